@@ -1,0 +1,34 @@
+"""A request body with a limit; both edges read theirs through it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+
+
+class BodyTooLarge(Exception):
+    """The body is, or says it is, larger than the limit."""
+
+
+def limited(scope: MutableMapping[str, Any], receive: Receive, *, limit: int) -> Receive:
+    """``receive`` that raises BodyTooLarge as soon as more than ``limit`` bytes are announced or have come.
+
+    What the client still sends after the answer is thrown away by the server, so that the answer reaches it.
+    """
+    announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    seen = int(announced) if announced.isdigit() and int(announced) > limit else 0
+
+    async def receive_within_limit() -> Message:
+        nonlocal seen
+        if seen > limit:
+            raise BodyTooLarge
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > limit:
+            raise BodyTooLarge
+        return message
+
+    return receive_within_limit

@@ -1,0 +1,149 @@
+"""Contacts, and the clusters they form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Self
+
+from identity_graphql.domain.identifiers import Identifier, IdentifierKind
+
+PROVISIONAL = 2**62
+"""Ids from here on are stand-ins for contacts that the database has not numbered yet.
+
+They are above every real id, so that a new contact is the youngest even where times tie.
+"""
+
+
+class LinkPrecedence(StrEnum):
+    """The oldest contact of a cluster is its primary, the others are secondaries."""
+
+    PRIMARY = "primary"
+    SECONDARY = "secondary"
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """One stored record: an email, a phone number, or both.
+
+    ``version`` and ``changed_at`` of a primary are those of its cluster. A contact that never was a primary
+    has version 0 and no ``changed_at``; a demoted one keeps what its cluster had when it was merged.
+    ``claims_…``: the contact brought this identifier, nobody had it before.
+    """
+
+    id: int
+    email: str | None
+    phone_number: str | None
+    linked_id: int | None
+    created_at: datetime
+    updated_at: datetime
+    deleted_at: datetime | None = None
+    version: int = 0
+    changed_at: datetime | None = None
+    claims_email: bool = False
+    claims_phone_number: bool = False
+
+    @property
+    def link_precedence(self) -> LinkPrecedence:
+        return LinkPrecedence.PRIMARY if self.linked_id is None else LinkPrecedence.SECONDARY
+
+    @property
+    def seniority(self) -> tuple[datetime, int]:
+        """The total order that decides who is the oldest: smaller is older."""
+        return self.created_at, self.id
+
+    @property
+    def claims(self) -> tuple[Identifier, ...]:
+        """The identifiers that this contact brought."""
+        email = (Identifier(IdentifierKind.EMAIL, self.email),) if self.email and self.claims_email else ()
+        if self.phone_number and self.claims_phone_number:
+            return (*email, Identifier(IdentifierKind.PHONE_NUMBER, self.phone_number))
+        return email
+
+    def renumbered(self, ids: Mapping[int, int]) -> Self:
+        """The same contact after the database gave out the real ids."""
+        if self.id < PROVISIONAL and (self.linked_id is None or self.linked_id < PROVISIONAL):
+            return self
+        linked_id = None if self.linked_id is None else ids.get(self.linked_id, self.linked_id)
+        return replace(self, id=ids.get(self.id, self.id), linked_id=linked_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """All live contacts of one customer, the primary first, the others by seniority.
+
+    A value, never changed in place: what happens to a cluster makes a new one.
+    """
+
+    contacts: tuple[Contact, ...]
+
+    @classmethod
+    def of(cls, contacts: Iterable[Contact]) -> Self:
+        """The cluster that these contacts form, in any order. Exactly one of them must be a primary."""
+        ordered = sorted(contacts, key=lambda contact: (contact.linked_id is not None, *contact.seniority))
+        return cls(tuple(ordered))
+
+    @property
+    def primary(self) -> Contact:
+        return self.contacts[0]
+
+    @property
+    def secondaries(self) -> tuple[Contact, ...]:
+        return self.contacts[1:]
+
+    @property
+    def secondary_contact_ids(self) -> tuple[int, ...]:
+        return tuple(contact.id for contact in self.contacts[1:])
+
+    @property
+    def size(self) -> int:
+        return len(self.contacts)
+
+    @property
+    def version(self) -> int:
+        """Goes up by one with every event of the cluster; starts at 1."""
+        return self.primary.version
+
+    @property
+    def changed_at(self) -> datetime:
+        """When the last event of the cluster happened."""
+        return self.primary.changed_at or self.primary.created_at
+
+    @property
+    def emails(self) -> tuple[str, ...]:
+        """The emails that this cluster claims, by first sighting; the primary's comes first."""
+        claimed = {contact.email for contact in self.contacts if contact.claims_email}
+        return tuple(dict.fromkeys(c.email for c in self.contacts if c.email and c.email in claimed))
+
+    @property
+    def phone_numbers(self) -> tuple[str, ...]:
+        """The phone numbers that this cluster claims, by first sighting; the primary's comes first."""
+        claimed = {contact.phone_number for contact in self.contacts if contact.claims_phone_number}
+        return tuple(
+            dict.fromkeys(c.phone_number for c in self.contacts if c.phone_number and c.phone_number in claimed)
+        )
+
+    def observed(self, at: datetime) -> Self:
+        """The cluster after one more event, its contacts as they were."""
+        primary = replace(self.primary, version=self.version + 1, changed_at=at)
+        return type(self)((primary, *self.contacts[1:]))
+
+    def joined(self, contact: Contact, at: datetime) -> Self:
+        """The cluster after a contact, younger than all of it, was linked to it."""
+        return type(self)((*self.observed(at).contacts, replace(contact, linked_id=self.primary.id)))
+
+    def absorbed(self, younger: Cluster, at: datetime) -> Self:
+        """The cluster after a younger one was merged into it: its primary is demoted, its secondaries follow.
+
+        Both sides count the event, so that whoever has seen either of them notices.
+        """
+        moved = [
+            replace(contact, linked_id=self.primary.id, updated_at=at) for contact in younger.observed(at).contacts
+        ]
+        return self.of((*self.observed(at).contacts, *moved))
+
+    def renumbered(self, ids: Mapping[int, int]) -> Self:
+        """The same cluster after the database gave out the real ids."""
+        return type(self)(tuple(contact.renumbered(ids) for contact in self.contacts))

@@ -1,0 +1,78 @@
+"""The log: one event for every request that taught something. Contacts, identifiers and pairs follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Self
+
+
+class EventKind(StrEnum):
+    """Which verb was accepted."""
+
+    IDENTIFY = "identify"
+
+
+class Outcome(StrEnum):
+    """What a request came to."""
+
+    CREATED = "CREATED"
+    """nothing was known: a new cluster"""
+    LINKED = "LINKED"
+    """a secondary was added to a cluster"""
+    MERGED = "MERGED"
+    """two clusters were joined"""
+    OBSERVED = "OBSERVED"
+    """two known identifiers of one cluster were seen together for the first time"""
+    UNCHANGED = "UNCHANGED"
+    """nothing new; nothing was written"""
+    WITHHELD = "WITHHELD"
+    """a ban forbids the link"""
+
+
+@dataclass(frozen=True, slots=True)
+class Demotion:
+    """A primary that became a secondary, with the versions of its cluster before and after."""
+
+    id: int
+    version_before: int
+    version_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One accepted fact. With its predecessors it is all that is needed to rebuild the tables.
+
+    ``contact_id`` is the contact it created, ``primary_id`` the cluster it ended in, ``version_…`` that
+    cluster's; ``raw`` the request's text as it came, ``norm`` the normalisation that read it.
+    """
+
+    at: datetime
+    kind: EventKind
+    outcome: Outcome
+    email: str | None
+    phone_number: str | None
+    raw: Mapping[str, str | int]
+    norm: str
+    contact_id: int | None
+    primary_id: int
+    demoted: tuple[Demotion, ...]
+    version_before: int
+    version_after: int
+    request_id: str | None = None
+
+    @property
+    def pair(self) -> tuple[str, str] | None:
+        """The evidence it brings: its email and phone number were seen together. None if it has only one."""
+        return (self.email, self.phone_number) if self.email and self.phone_number else None
+
+    def renumbered(self, ids: Mapping[int, int]) -> Self:
+        """The same event after the database gave out the real ids."""
+        return replace(
+            self,
+            contact_id=self.contact_id and ids.get(self.contact_id, self.contact_id),
+            primary_id=ids.get(self.primary_id, self.primary_id),
+            demoted=tuple(replace(d, id=ids.get(d.id, d.id)) for d in self.demoted),
+        )

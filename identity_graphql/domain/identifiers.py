@@ -1,0 +1,218 @@
+"""Emails and phone numbers: what is accepted, and which texts are the same identifier."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import idna
+
+from identity_graphql.domain.phone_numbers import REGIONS, normalised_phone_number
+from identity_graphql.errors import ConfigurationError, InvalidInput, Problem
+
+
+class IdentifierKind(StrEnum):
+    """The two kinds of identifiers, as the database has them."""
+
+    EMAIL = "email"
+    PHONE_NUMBER = "phone_number"
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Identifier:
+    """A normalised email or phone number."""
+
+    kind: IdentifierKind
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """A value that counts as absent although something was given: worth a warning to the caller.
+
+    ``field`` is the name that the caller knows; ``message`` never contains the value.
+    """
+
+    field: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What one request says: one or two identifiers.
+
+    ``raw`` has what was given, as it came, under the caller's names ("email", "phoneNumber").
+    """
+
+    email: str | None
+    phone_number: str | None
+    raw: Mapping[str, str | int]
+    ignored: tuple[Ignored, ...] = ()
+
+    @property
+    def identifiers(self) -> tuple[Identifier, ...]:
+        """One or two, the email first."""
+        pairs = ((IdentifierKind.EMAIL, self.email), (IdentifierKind.PHONE_NUMBER, self.phone_number))
+        return tuple(Identifier(kind, value) for kind, value in pairs if value is not None)
+
+    @property
+    def pair(self) -> tuple[str, str] | None:
+        """The evidence that its email and phone number belong together; None if it has only one of them."""
+        return (self.email, self.phone_number) if self.email and self.phone_number else None
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """The rules that decide which texts are the same identifier; ``version`` is recorded with every event.
+
+    With a ``region`` (ISO 3166, such as "IN"), phone numbers that are valid there become E.164.
+    Normalising what is normalised changes nothing, whatever the region.
+    """
+
+    region: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.region is not None and self.region not in REGIONS:
+            raise ConfigurationError(
+                "DEFAULT_REGION must be the two capital letters of a country (ISO 3166), such as IN or GB; "
+                f"{self.region!r} is not one. Leave it out to keep phone numbers as they are given."
+            )
+
+    @property
+    def version(self) -> str:
+        return "1" if self.region is None else f"1:{self.region}"
+
+    def details(self, *, email: object = None, phone_number: object = None) -> Details:
+        """What a request says, or everything that is wrong with it at once."""
+        given = {"email": email, "phoneNumber": phone_number}
+        found: dict[str, str | Ignored | None] = {}
+        problems: list[Problem] = []
+        for field, read in (("email", _email), ("phoneNumber", self._phone_number)):
+            try:
+                found[field] = read(given[field])
+            except InvalidInput as error:
+                problems += error.problems
+        if not problems and not any(isinstance(value, str) for value in found.values()):
+            problems.append(Problem("root", "At least one of email or phoneNumber must be provided"))
+        if problems:
+            raise InvalidInput(*problems)
+        return Details(
+            email=_present(found["email"]),
+            phone_number=_present(found["phoneNumber"]),
+            raw={field: value for field, value in given.items() if isinstance(value, str | int)},
+            ignored=tuple(value for value in found.values() if isinstance(value, Ignored)),
+        )
+
+    def email(self, given: object) -> str | None:
+        """The normalised email; None if there is none."""
+        return _present(_email(given))
+
+    def phone_number(self, given: object) -> str | None:
+        """The normalised phone number; None if there is none."""
+        return _present(self._phone_number(given))
+
+    def _phone_number(self, given: object) -> str | Ignored | None:
+        return _phone_number(given, self.region)
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
+_BLANKS = "\t\n\r \u00a0\u061c\u1680\u180e\u3000\ufeff" + "".join(
+    chr(code)
+    for first, last in ((0x2000, 0x200F), (0x2028, 0x202F), (0x205F, 0x2064), (0x2066, 0x2069))
+    for code in range(first, last + 1)
+)
+"""What copying and pasting brings along: all that separates (Zs, Zl, Zp, tab, newline) or has no width."""
+
+_BLANK = re.compile(f"[{_BLANKS}]")
+
+_NULL_WORDS = frozenset({"null", "undefined", "none", "nan", "n/a", "[object object]"})
+
+_LONGEST_TEXT = 1_024
+"""Far above what fits, even if four code points compose to one. To order a run of accents is quadratic."""
+
+_LONGEST_EMAIL = 254
+
+_ASCII_DOMAIN = re.compile(r"[a-z0-9.-]+")
+
+
+def _refused(field: str, message: str) -> InvalidInput:
+    return InvalidInput(Problem(field, f"{field} {message}"))
+
+
+def _present(value: str | Ignored | None) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _text(field: str, given: str) -> str | Ignored | None:
+    """The text in NFC without blanks around it, if it says anything."""
+    if _CONTROL.search(given):
+        raise _refused(field, "must not contain control characters or unpaired surrogates")
+    text = given.strip(_BLANKS)
+    if len(text) > _LONGEST_TEXT:
+        raise _refused(field, "is too long")
+    text = unicodedata.normalize("NFC", text)
+    if text.lower() in _NULL_WORDS:
+        return Ignored(field, f"{field} is a word for a missing value; it counts as not given")
+    return text or None
+
+
+def _email(given: object) -> str | Ignored | None:
+    if given is None:
+        return None
+    if not isinstance(given, str):
+        raise _refused("email", "must be a string")
+    text = _text("email", given)
+    if not isinstance(text, str):
+        return text
+
+    text = unicodedata.normalize("NFC", text.lower())
+    if _BLANK.search(text):
+        raise _refused("email", "must not contain blanks or invisible characters")
+    local, _, domain = text.partition("@")
+    if not local or not domain or "@" in domain:
+        raise _refused("email", "must have exactly one @, with something on both sides of it")
+    if not domain.isascii():
+        domain = _ascii_domain(domain)
+    if len(local) + 1 + len(domain) > _LONGEST_EMAIL:
+        raise _refused("email", f"must have at most {_LONGEST_EMAIL} characters")
+    return f"{local}@{domain}"
+
+
+def _ascii_domain(domain: str) -> str:
+    try:
+        encoded = idna.encode(domain, uts46=True).decode()
+    except UnicodeError:
+        encoded = ""
+    if not _ASCII_DOMAIN.fullmatch(encoded):
+        raise _refused("email", "has a domain that is not a valid international domain name")
+    return encoded
+
+
+_LARGEST_INTEGER = 2**53 - 1
+"""Above it JSON's numbers are no longer exact, and what arrives may not be what was sent."""
+
+_WITHOUT_BLANKS = dict.fromkeys(map(ord, _BLANKS))
+
+
+def _phone_number(given: object, region: str | None) -> str | Ignored | None:
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, str | int):
+        raise _refused("phoneNumber", "must be a string or a whole number")
+    if isinstance(given, int):
+        if not 0 <= given <= _LARGEST_INTEGER:
+            raise _refused("phoneNumber", f"must be from 0 to {_LARGEST_INTEGER} if it is not a string")
+        given = str(given)
+    text = _text("phoneNumber", given)
+    if not isinstance(text, str):
+        return text
+
+    try:
+        number = normalised_phone_number(text.translate(_WITHOUT_BLANKS), region)
+    except ValueError as error:
+        raise _refused("phoneNumber", str(error)) from error
+    return number or Ignored("phoneNumber", "phoneNumber has only zeros; it counts as not given")

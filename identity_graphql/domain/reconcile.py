@@ -1,0 +1,223 @@
+"""The one decision: what a sequence of requests changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Self
+
+from identity_graphql.domain.contacts import PROVISIONAL, Cluster, Contact
+from identity_graphql.domain.events import Demotion, Event, EventKind, Outcome
+from identity_graphql.domain.identifiers import Details, Identifier, IdentifierKind
+
+TICK = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One `identify`: what it says, the normalisation that read it, and the HTTP request it came with."""
+
+    details: Details
+    norm: str
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the database knew at one moment about the identifiers of a batch."""
+
+    clusters: tuple[Cluster, ...]
+    """every cluster that any of the identifiers belongs to, whole"""
+    pairs: frozenset[tuple[str, str]]
+    """those of the batch's pairs that were seen before"""
+    now: datetime
+    """the database's clock"""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one request came to: the cluster as it is after it, and what it changed there."""
+
+    request: Request
+    outcome: Outcome
+    cluster: Cluster
+    contact: Contact | None = None
+    demoted: tuple[Contact, ...] = ()
+    event: Event | None = None
+
+    def renumbered(self, ids: Mapping[int, int]) -> Self:
+        """The same decision after the database gave out the real ids."""
+        return replace(
+            self,
+            cluster=self.cluster.renumbered(ids),
+            contact=self.contact and self.contact.renumbered(ids),
+            demoted=tuple(contact.renumbered(ids) for contact in self.demoted),
+            event=self.event and self.event.renumbered(ids),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """The compare-and-swap of one cluster: it must still have the version that was seen."""
+
+    primary_id: int
+    seen: int
+    version: int
+    changed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a batch changes, as rows: the difference between the tables before and after it."""
+
+    decisions: tuple[Decision, ...]
+    swaps: tuple[Swap, ...]
+    """in id order"""
+    contacts: tuple[Contact, ...]
+    """new ones, in the order of their requests, with provisional ids"""
+    relinks: tuple[Contact, ...]
+    """existing ones that point at another primary now"""
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """In the order of the requests. No event: nothing is written."""
+        return tuple(decision.event for decision in self.decisions if decision.event is not None)
+
+    def renumbered(self, ids: Mapping[int, int]) -> tuple[Decision, ...]:
+        """The decisions after the database gave out the real ids."""
+        return tuple(decision.renumbered(ids) for decision in self.decisions) if ids else self.decisions
+
+
+def reconcile(batch: Sequence[Request], found: Found) -> Plan:
+    """Decide what a sequence of requests changes, given every cluster that any of them touches.
+
+    Each request sees what the earlier ones decided; the answers are those of one request at a time. The
+    oldest primary wins, whatever the order of the requests. A request that teaches nothing changes nothing.
+    """
+    world = _World(found)
+    decisions = tuple(world.decide(request, found.now + n * TICK) for n, request in enumerate(batch))
+    return world.plan(decisions)
+
+
+@dataclass(slots=True)
+class _World:
+    """The touched clusters as they are in the middle of a batch."""
+
+    found: Found
+    clusters: dict[int, Cluster] = field(init=False)
+    homes: dict[Identifier, int] = field(init=False)  # claimed identifier -> primary, at the time of the claim
+    merged: dict[int, int] = field(init=False)  # demoted primary -> the primary that took it over
+    pairs: set[tuple[str, str]] = field(init=False)
+    created: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clusters = {cluster.primary.id: cluster for cluster in self.found.clusters}
+        self.homes = {}
+        self.merged = {}
+        self.pairs = set(self.found.pairs)
+        self.created = 0
+        for cluster in self.found.clusters:
+            for contact in cluster.contacts:
+                self._claim(contact, cluster.primary.id)
+
+    def decide(self, request: Request, now: datetime) -> Decision:
+        details = request.details
+        touched = self._touched(details.identifiers)
+        known = [identifier in self.homes for identifier in details.identifiers]
+        pair = details.pair
+
+        if len(touched) == 1 and all(known) and (pair is None or pair in self.pairs):
+            return Decision(request, Outcome.UNCHANGED, touched[0])
+
+        at = max([now, *(cluster.changed_at + TICK for cluster in touched)])
+        contact: Contact | None = None
+        demoted: tuple[Contact, ...] = ()
+        if not touched:
+            outcome = Outcome.CREATED
+            contact = replace(self._contact(details, at), version=1, changed_at=at)
+            cluster = Cluster((contact,))
+        elif len(touched) > 1:
+            outcome = Outcome.MERGED
+            oldest, younger = touched
+            cluster = oldest.absorbed(younger, at)
+            self.merged[younger.primary.id] = oldest.primary.id
+            demoted = tuple(c for c in cluster.contacts if c.id == younger.primary.id)
+        elif all(known):
+            outcome = Outcome.OBSERVED
+            cluster = touched[0].observed(at)
+        else:
+            outcome = Outcome.LINKED
+            cluster = touched[0].joined(self._contact(details, at), at)
+            contact = cluster.contacts[-1]
+
+        primary_id = cluster.primary.id
+        for gone in demoted:
+            del self.clusters[gone.id]
+        self.clusters[primary_id] = cluster
+        if contact is not None:
+            self._claim(contact, primary_id)
+        if pair is not None:
+            self.pairs.add(pair)
+        event = Event(
+            at=at,
+            kind=EventKind.IDENTIFY,
+            outcome=outcome,
+            email=details.email,
+            phone_number=details.phone_number,
+            raw=details.raw,
+            norm=request.norm,
+            contact_id=contact.id if contact else None,
+            primary_id=primary_id,
+            demoted=tuple(Demotion(c.id, c.version - 1, c.version) for c in demoted),
+            version_before=cluster.version - 1,
+            version_after=cluster.version,
+            request_id=request.request_id,
+        )
+        return Decision(request, outcome, cluster, contact, demoted, event)
+
+    def plan(self, decisions: tuple[Decision, ...]) -> Plan:
+        """The rows that differ from what was found."""
+        before = {contact.id: contact for cluster in self.found.clusters for contact in cluster.contacts}
+        after = [contact for cluster in self.clusters.values() for contact in cluster.contacts]
+        changed = [(before[contact.id], contact) for contact in after if contact.id in before]
+        swaps = [
+            Swap(new.id, old.version, new.version, new.changed_at)
+            for old, new in changed
+            if new.version != old.version and new.changed_at is not None
+        ]
+        return Plan(
+            decisions=decisions,
+            swaps=tuple(sorted(swaps, key=lambda swap: swap.primary_id)),
+            contacts=tuple(sorted((c for c in after if c.id >= PROVISIONAL), key=lambda contact: contact.id)),
+            relinks=tuple(new for old, new in changed if new.linked_id != old.linked_id),
+        )
+
+    def _touched(self, identifiers: Sequence[Identifier]) -> list[Cluster]:
+        """The clusters of these identifiers, the one with the oldest primary first."""
+        primaries = {self._resolve(self.homes[i]) for i in identifiers if i in self.homes}
+        return sorted((self.clusters[p] for p in primaries), key=lambda cluster: cluster.primary.seniority)
+
+    def _resolve(self, primary_id: int) -> int:
+        while primary_id in self.merged:
+            primary_id = self.merged[primary_id]
+        return primary_id
+
+    def _claim(self, contact: Contact, primary_id: int) -> None:
+        for identifier in contact.claims:
+            self.homes[identifier] = primary_id
+
+    def _contact(self, details: Details, at: datetime) -> Contact:
+        """A new contact for what these details say; it claims what nobody had before."""
+        claims = {identifier.kind for identifier in details.identifiers if identifier not in self.homes}
+        self.created += 1
+        return Contact(
+            id=PROVISIONAL + self.created,
+            email=details.email,
+            phone_number=details.phone_number,
+            linked_id=None,
+            created_at=at,
+            updated_at=at,
+            claims_email=IdentifierKind.EMAIL in claims,
+            claims_phone_number=IdentifierKind.PHONE_NUMBER in claims,
+        )

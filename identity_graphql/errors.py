@@ -1,0 +1,92 @@
+"""Everything that is raised on purpose.
+
+    IdentityError                 expected: its code and text are shown to the caller
+    ├── InvalidInput              BAD_USER_INPUT   what the caller sent cannot be accepted
+    ├── Gone                      GONE             the contact was deleted; its id is never given out again
+    ├── Busy                      BUSY             try again: too much contention, or
+    │   └── DatabaseAway          BUSY             the database cannot be reached
+    └── Unexpected                INTERNAL         a fault of the program; the log has it under the request id
+
+    Conflict                      inside: another writer was faster; look again
+    ConfigurationError            at start: a setting that cannot work; says what to do
+
+Texts never hold an email, a phone number or a password.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with the input, and where: a field name as the caller knows it, or "root"."""
+
+    path: str
+    message: str
+
+
+class IdentityError(Exception):
+    """An expected error: safe to show, with a stable code for programs."""
+
+    code: ClassVar[str]
+
+    @property
+    def message(self) -> str:
+        return str(self)
+
+
+class InvalidInput(IdentityError):
+    """The input cannot be accepted; nothing was changed."""
+
+    code = "BAD_USER_INPUT"
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("; ".join(problem.message for problem in problems))
+        self.problems = problems
+
+
+class Gone(IdentityError):
+    """The contact was deleted; ``at`` says when."""
+
+    code = "GONE"
+
+    def __init__(self, contact_id: int, at: datetime) -> None:
+        super().__init__(f"Contact {contact_id} was deleted at {at.isoformat()}.")
+        self.at = at
+
+
+class Busy(IdentityError):
+    """The request could not be settled in time. Nothing is half-written; repeating it is safe."""
+
+    code = "BUSY"
+
+    def __init__(self, message: str = "The service is busy; try again. Repeating the request is safe.") -> None:
+        super().__init__(message)
+
+
+class DatabaseAway(Busy):
+    """The database cannot be reached at the moment. Repeating the request is safe."""
+
+    def __init__(self) -> None:
+        super().__init__("The database cannot be reached; try again. Repeating the request is safe.")
+
+
+class Unexpected(IdentityError):
+    """A fault of the program, masked. The log holds what happened under the same request id."""
+
+    code = "INTERNAL"
+
+    def __init__(self, request_id: str | None) -> None:
+        super().__init__(f"Something went wrong on our side; the log has it as request {request_id}.")
+        self.request_id = request_id
+
+
+class Conflict(Exception):
+    """Another writer was faster, or the database asked for a retry. Rolled back; look again."""
+
+
+class ConfigurationError(Exception):
+    """A setting that cannot work. The text says what was expected and what to do."""

@@ -1,0 +1,121 @@
+"""What every operation goes through: one document cache, and errors with codes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import graphql
+from graphql import DocumentNode, GraphQLError, OperationDefinitionNode
+from strawberry.extensions import SchemaExtension
+from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
+from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
+
+from identity_graphql.errors import Gone, IdentityError, InvalidInput, Unexpected
+from identity_graphql.graphql.limits import Limits, limits_rule
+from identity_graphql.graphql.types import field_of
+from identity_graphql.observability import describe, log, request_id
+
+MOST_TOKENS = 1000
+MOST_DOCUMENTS = 512
+LARGEST_CACHED = 20_000  # characters
+MOST_ERRORS = 5
+
+
+def document_cache() -> type[SchemaExtension]:
+    """Parse, validate and measure a document once per text; keep only good ones, so that bad cannot evict them.
+
+    Called once per schema: a rule class made per request would be a new one each time.
+    """
+    rules = (
+        *graphql.specified_rules,
+        # Strawberry adds these two itself, unless somebody else validates.
+        MaybeNullValidationRule,
+        OneOfInputValidationRule,
+        limits_rule(Limits()),
+    )
+    documents: OrderedDict[str, DocumentNode] = OrderedDict()
+
+    class DocumentCache(SchemaExtension):
+        def on_parse(self) -> Iterator[None]:
+            context = self.execution_context
+            context.parse_options["max_tokens"] = MOST_TOKENS
+            self.known = documents.get(context.query or "")
+            if self.known is not None:
+                documents.move_to_end(context.query or "")
+                context.graphql_document = self.known
+            yield
+
+        def on_validate(self) -> Iterator[None]:
+            context = self.execution_context
+            document, query = context.graphql_document, context.query or ""
+            assert document is not None, "validation comes after parsing"
+            errors: list[GraphQLError] = []
+            if self.known is None:
+                errors = graphql.validate(context.schema._schema, document, rules, max_errors=MOST_ERRORS)  # noqa: SLF001
+                if not errors and len(query) <= LARGEST_CACHED:
+                    documents[query] = document
+                    if len(documents) > MOST_DOCUMENTS:
+                        documents.popitem(last=False)
+            operations = sum(isinstance(d, OperationDefinitionNode) for d in document.definitions)
+            if operations > 1 and not context._provided_operation_name and not errors:  # noqa: SLF001
+                errors = [GraphQLError("The document has several operations; say which by operationName.")]
+            context.pre_execution_errors = errors
+            yield
+
+    return DocumentCache
+
+
+class CodedErrors(SchemaExtension):
+    """Gives every error a code, and masks what the program did not raise on purpose."""
+
+    def on_operation(self) -> Iterator[None]:
+        yield
+        result = self.execution_context.result
+        errors = getattr(result, "errors", None)
+        if errors:
+            result.errors = [coded(error) for error in errors]  # type: ignore[union-attr]
+
+
+def coded(error: GraphQLError) -> GraphQLError:
+    """The error as the caller sees it."""
+    original = error.original_error
+    while isinstance(original, GraphQLError) and original.original_error is not None:
+        original = original.original_error
+    if original is not None and not isinstance(original, IdentityError | GraphQLError):
+        identity = request_id.get()
+        log.error("graphql.failed", path=error.path, request_id=identity, **describe(original))
+        original = Unexpected(identity)
+    if isinstance(original, IdentityError):
+        return _replaced(error, original.message, _extensions(original))
+    if error.extensions and "code" in error.extensions:
+        return error
+    if isinstance(error, graphql.GraphQLSyntaxError):
+        code = "GRAPHQL_PARSE_FAILED"
+    else:
+        # What the library says of the document is the caller's to read; of the variables too.
+        code = "BAD_USER_INPUT" if original is not None or error.path else "GRAPHQL_VALIDATION_FAILED"
+    return _replaced(error, error.message, {**(error.extensions or {}), "code": code})
+
+
+def _extensions(error: IdentityError) -> dict[str, object]:
+    extensions: dict[str, object] = {"code": error.code}
+    if isinstance(error, InvalidInput):
+        extensions["field"] = field_of(error)
+        extensions["details"] = [{"path": p.path, "message": p.message} for p in error.problems]
+    if isinstance(error, Gone):
+        extensions["at"] = error.at.isoformat()
+    if isinstance(error, Unexpected):
+        extensions["requestId"] = error.request_id
+    return extensions
+
+
+def _replaced(error: GraphQLError, message: str, extensions: dict[str, object]) -> GraphQLError:
+    return GraphQLError(
+        message,
+        nodes=error.nodes,
+        source=error.source,
+        positions=error.positions,
+        path=error.path,
+        extensions=extensions,
+    )

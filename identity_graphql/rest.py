@@ -1,0 +1,226 @@
+"""The REST shim: the JSON contracts of the five systems that this service replaces, quirks included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Annotated, Literal
+
+import msgspec
+import orjson
+from msgspec import Meta, Struct
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from identity_graphql.body import BodyTooLarge, limited
+from identity_graphql.domain.contacts import Cluster
+from identity_graphql.domain.reconcile import Decision
+from identity_graphql.errors import Busy, IdentityError, InvalidInput, Problem, Unexpected
+from identity_graphql.service import IdentityService
+
+LARGEST_BODY = 16 * 1024
+RETRY_AFTER = "1"  # seconds
+
+Ids = list[int]
+
+
+class IdentifyRequest(Struct, omit_defaults=True):
+    """An email, a phone number, or both. Unknown keys are ignored."""
+
+    email: Annotated[str, Meta(min_length=1, examples=["mcfly@hillvalley.edu"])] | None = None
+    phoneNumber: (  # noqa: N815 - a wire name
+        Annotated[str, Meta(min_length=1, examples=["123456"])] | Annotated[int, Meta(ge=0, le=2**53 - 1)] | None
+    ) = None
+
+
+class BitespeedContact(Struct):
+    """The whole cluster, under the task's spelling. The primary's values come first."""
+
+    primaryContatctId: int  # noqa: N815
+    emails: list[str]
+    phoneNumbers: list[str]  # noqa: N815
+    secondaryContactIds: Ids  # noqa: N815
+
+
+class CorrectedContact(Struct):
+    """The whole cluster. The primary's values come first."""
+
+    primaryContactId: int  # noqa: N815
+    emails: list[str]
+    phoneNumbers: list[str]  # noqa: N815
+    secondaryContactIds: Ids  # noqa: N815
+
+
+class BitespeedAnswer(Struct):
+    contact: BitespeedContact
+
+
+class CorrectedAnswer(Struct):
+    contact: CorrectedContact
+
+
+class ErrorDetail(Struct):
+    path: Annotated[str, Meta(examples=["root", "email", "phoneNumber"])]
+    message: str
+
+
+class ErrorAnswer(Struct):
+    """Every error, whatever its status."""
+
+    error: Annotated[str, Meta(examples=["Validation Error"])]
+    details: list[ErrorDetail]
+
+
+class Health(Struct):
+    status: Literal["ok"]
+    timestamp: Annotated[str, Meta(examples=["2026-02-27T00:00:00.000Z"])]
+
+
+class FlatHealth(Struct):
+    status: Literal["healthy"]
+
+
+class Live(Struct):
+    status: Literal["live"]
+
+
+class Ready(Struct):
+    status: Literal["ready"]
+
+
+def _bitespeed(cluster: Cluster) -> BitespeedAnswer:
+    return BitespeedAnswer(BitespeedContact(*_columns(cluster)))
+
+
+def _corrected(cluster: Cluster) -> CorrectedAnswer:
+    return CorrectedAnswer(CorrectedContact(*_columns(cluster)))
+
+
+def _flat(cluster: Cluster) -> CorrectedContact:
+    return CorrectedContact(*_columns(cluster))
+
+
+def _columns(cluster: Cluster) -> tuple[int, list[str], list[str], Ids]:
+    return (
+        cluster.primary.id,
+        list(cluster.emails),
+        list(cluster.phone_numbers),
+        list(cluster.secondary_contact_ids),
+    )
+
+
+class Contract(Struct, frozen=True):
+    """How one of the replaced systems answers."""
+
+    answer: type[Struct]
+    shape: Callable[[Cluster], Struct]
+    health: type[Struct]
+
+
+CONTRACTS: Mapping[str, Contract] = {
+    "bitespeed": Contract(BitespeedAnswer, _bitespeed, Health),
+    "corrected": Contract(CorrectedAnswer, _corrected, Health),
+    "flat": Contract(CorrectedContact, _flat, FlatHealth),
+}
+
+
+def routes(service: IdentityService, contract: Contract, is_draining: Callable[[], bool]) -> list[Route]:
+    """`POST /identify`, `/health`, `/live` and `/ready`."""
+
+    async def identify(request: Request) -> Response:
+        body = await _json_object(request)
+        decision = await service.identify(email=body.get("email"), phone_number=body.get("phoneNumber"))
+        return json_response(contract.shape(decision.cluster), headers=_warnings(decision))
+
+    async def health(request: Request) -> Response:
+        if contract.health is FlatHealth:
+            return json_response(FlatHealth("healthy"))
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return json_response(Health("ok", now))
+
+    async def live(request: Request) -> Response:
+        return json_response(Live("live"))
+
+    async def ready(request: Request) -> Response:
+        if is_draining():
+            return error_response(503, "The server is shutting down.")
+        if not await service.is_ready():
+            return error_response(503, "The database cannot be reached, or is not migrated.")
+        return json_response(Ready("ready"))
+
+    return [
+        Route("/identify", identify, methods=["POST"]),
+        Route("/health", health),
+        Route("/live", live),
+        Route("/ready", ready),
+    ]
+
+
+async def _json_object(request: Request) -> dict[str, object]:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise HTTPException(415, "The body must be JSON, sent with Content-Type: application/json.")
+    body = await Request(request.scope, limited(request.scope, request.receive, limit=LARGEST_BODY)).body()
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise InvalidInput(Problem("root", "The body is not valid JSON")) from None
+    if not isinstance(value, dict):
+        raise InvalidInput(Problem("root", "The body must be a JSON object"))
+    return value
+
+
+def _warnings(decision: Decision) -> dict[str, str]:
+    ignored = [f"{warning.field}=IGNORED_VALUE" for warning in decision.request.details.ignored]
+    return {"X-Identity-Warnings": ", ".join(ignored)} if ignored else {}
+
+
+def json_response(content: Struct, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Compact JSON, the keys in the order of the type."""
+    return Response(msgspec.json.encode(content), status, headers, media_type="application/json")
+
+
+def error_response(
+    status: int, *messages: str, error: str | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """An error in the one shape that all of them have."""
+    details = [ErrorDetail("root", message) for message in messages]
+    answer = ErrorAnswer(error or HTTPStatus(status).phrase, details)
+    retry = {"Retry-After": RETRY_AFTER} if status == 503 else {}
+    return json_response(answer, status=status, headers={**retry, **(headers or {})})
+
+
+async def on_http_error(request: Request, error: Exception) -> Response:
+    """404, 405 with Allow, 415 and whatever else the framework refuses."""
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    messages = () if error.detail in (phrase, "") else (error.detail,)
+    return error_response(error.status_code, *messages, headers=error.headers)
+
+
+async def on_too_large(request: Request, error: Exception) -> Response:
+    return error_response(413, f"The body may have at most {LARGEST_BODY} bytes.")
+
+
+async def on_identity_error(request: Request, error: Exception) -> Response:
+    """What the service refuses: 400 for input, 503 when it is busy."""
+    if isinstance(error, InvalidInput):
+        details = [ErrorDetail(problem.path, problem.message) for problem in error.problems]
+        return json_response(ErrorAnswer("Validation Error", details), status=400)
+    assert isinstance(error, IdentityError)
+    return error_response(503 if isinstance(error, Busy) else 500, error.message)
+
+
+async def on_unexpected(request: Request, error: Exception) -> Response:
+    """A fault of the program: masked; the log has it under the request id."""
+    return error_response(500, Unexpected(request.headers.get("x-request-id")).message)
+
+
+EXCEPTION_HANDLERS = {
+    HTTPException: on_http_error,
+    BodyTooLarge: on_too_large,
+    IdentityError: on_identity_error,
+}

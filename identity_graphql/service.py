@@ -1,0 +1,205 @@
+"""What can be done, in the words of the field. Both edges call this, and nothing below knows them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+from identity_graphql.domain.contacts import Cluster, Contact
+from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
+from identity_graphql.domain.reconcile import Decision, Request, reconcile
+from identity_graphql.errors import (
+    Busy,
+    ConfigurationError,
+    Conflict,
+    DatabaseAway,
+    Gone,
+    IdentityError,
+    InvalidInput,
+    Problem,
+    Unexpected,
+)
+from identity_graphql.observability import describe, log, request_id
+from identity_graphql.storage import Storage
+
+T = TypeVar("T")
+
+CONFLICT_DEADLINE = 5.0
+"""Seconds for which a batch keeps trying against other writers: a time, not a number of tries."""
+LARGEST_BATCH = 1000
+LARGEST_ID = 2**63 - 1
+
+
+class IdentityService:
+    """Answers which customer a request is from, and learns from it.
+
+    Every call is answered within ``timeout`` seconds, or raises Busy.
+    """
+
+    def __init__(self, storage: Storage, normalisation: Normalisation, *, timeout: float = 10.0) -> None:
+        self._storage = storage
+        self._normalisation = normalisation
+        self._timeout = timeout
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def identify(self, *, email: object = None, phone_number: object = None) -> Decision:
+        """Link an email, a phone number, or both to their cluster; the cluster as it is then.
+
+        Raises InvalidInput (nothing changed), Busy (nothing half-written; repeating it is safe).
+        """
+        (decision,) = await self._in_time(self._settle([self._request(email, phone_number)]))
+        return decision
+
+    async def identify_many(self, items: Sequence[tuple[object, object]]) -> list[Decision | IdentityError]:
+        """`identify` for each (email, phone number), in order, in one batch. An item that fails does so alone."""
+        if not 1 <= len(items) <= LARGEST_BATCH:
+            raise InvalidInput(Problem("items", f"Between 1 and {LARGEST_BATCH:,} items can be identified at once."))
+        results: dict[int, Decision | IdentityError] = {}
+        batch: dict[int, Request] = {}
+        for position, (email, phone_number) in enumerate(items):
+            try:
+                batch[position] = self._request(email, phone_number)
+            except InvalidInput as error:
+                results[position] = error
+        if batch:
+            outcomes = await self._in_time(self._settle_each(list(batch.values())))
+            results.update(zip(batch, outcomes, strict=True))
+        return [results[position] for position in range(len(items))]
+
+    async def cluster(
+        self, *, contact_id: int | None = None, email: object = None, phone_number: object = None
+    ) -> Cluster | None:
+        """The cluster of exactly one of: a contact, an email, a phone number; None if nobody has it. Writes nothing.
+
+        Raises InvalidInput, and Gone for a contact that was deleted.
+        """
+        value = self._normalisation.email(email), self._normalisation.phone_number(phone_number)
+        if sum(given is not None for given in (contact_id, *value)) != 1:
+            raise InvalidInput(Problem("root", "Exactly one of id, email or phoneNumber must be provided"))
+        if contact_id is not None:
+            return await self._cluster_of(contact_id)
+        identifiers = [
+            Identifier(kind, text)
+            for kind, text in zip((IdentifierKind.EMAIL, IdentifierKind.PHONE_NUMBER), value, strict=True)
+            if text is not None
+        ]
+        found = await self._in_time(self._storage.find(identifiers))
+        return found.clusters[0] if found.clusters else None
+
+    async def contacts(self, ids: Sequence[int]) -> list[Contact | None]:
+        """These contacts, deleted ones too; None for an id that was never given out."""
+        found = await self._in_time(self._storage.contacts({i for i in ids if 0 < i <= LARGEST_ID}))
+        return [found.get(i) for i in ids]
+
+    async def clusters_of(self, contact_ids: Sequence[int]) -> list[Cluster | None]:
+        """The present clusters of these contacts; None for deleted and unknown ones."""
+        found = await self._in_time(self._storage.clusters_of({i for i in contact_ids if 0 < i <= LARGEST_ID}))
+        return [found.get(i) for i in contact_ids]
+
+    async def page_of_contacts(self, *, after: int, limit: int) -> list[Contact]:
+        """Live contacts by id, from the first id above ``after``."""
+        return await self._in_time(self._storage.page_of_contacts(after=after, limit=limit))
+
+    async def page_of_clusters(self, *, after: int, limit: int) -> list[Cluster]:
+        """Clusters by primary id, from the first id above ``after``."""
+        return await self._in_time(self._storage.page_of_clusters(after=after, limit=limit))
+
+    async def is_ready(self) -> bool:
+        """Whether the database can be reached and has this program's revision or a newer one."""
+        try:
+            return await self._in_time(self._storage.is_migrated(), timeout=min(2.0, self._timeout))
+        except Busy:
+            return False
+
+    async def check_normalisation(self) -> None:
+        """Refuse to go on where the log was written under other rules: two rules make doubles silently."""
+        newest, ours = await self._storage.newest_norm(), self._normalisation.version
+        if newest not in (None, ours):
+            raise ConfigurationError(
+                f"The newest event in this database was written under normalisation {newest}, this program is set to "
+                f"{ours}. The same phone number can read differently under the two, and a customer would silently be "
+                f"stored twice. Set DEFAULT_REGION as it was, or, if the change is meant, set "
+                f"ACCEPT_NORMALISATION_CHANGE=true: what is stored stays as it is."
+            )
+
+    def _request(self, email: object, phone_number: object) -> Request:
+        details = self._normalisation.details(email=email, phone_number=phone_number)
+        return Request(details, self._normalisation.version, request_id.get())
+
+    async def _cluster_of(self, contact_id: int) -> Cluster | None:
+        (cluster,) = await self.clusters_of([contact_id])
+        if cluster is None:
+            (contact,) = await self.contacts([contact_id])
+            if contact is not None and contact.deleted_at is not None:
+                raise Gone(contact_id, contact.deleted_at)
+        return cluster
+
+    async def _settle_each(self, batch: Sequence[Request]) -> list[Decision | IdentityError]:
+        """Settle a batch; if the database refuses it, each of its requests alone, so that only the poisoned fails."""
+        try:
+            return list(await self._settle(batch))
+        except IdentityError as error:
+            return [error] * len(batch)
+        except Exception as error:
+            log.error("batch.failed", size=len(batch), **describe(error))
+        results: list[Decision | IdentityError] = []
+        for request in batch:
+            try:
+                results.extend(await self._settle([request]))
+            except IdentityError as error:
+                results.append(error)
+            except Exception as error:
+                log.error("request.failed", request_id=request.request_id, **describe(error))
+                results.append(Unexpected(request.request_id))
+        return results
+
+    async def _settle(self, batch: Sequence[Request]) -> tuple[Decision, ...]:
+        """Find, decide, apply; and again, in the queue, as long as other writers are faster."""
+        identifiers = {identifier for request in batch for identifier in request.details.identifiers}
+        pairs = {pair for request in batch if (pair := request.details.pair)}
+        queue: Sequence[int] = ()
+        reconnected = False
+        try:
+            async with asyncio.timeout(CONFLICT_DEADLINE):
+                while True:
+                    try:
+                        async with self._storage.turn(queue) as turn:
+                            plan = reconcile(batch, await turn.find(identifiers, pairs))
+                            if not plan.events:
+                                return plan.decisions
+                            queue = [swap.primary_id for swap in plan.swaps]
+                            ids = await turn.apply(plan)
+                        return plan.renumbered(ids)
+                    except Conflict:
+                        # A little apart, so that those who collided do not collide again.
+                        await asyncio.sleep(random.uniform(0, 0.005))
+                    except DatabaseAway:
+                        # The pool may hold connections from before a restart; they are thrown away by now.
+                        # Repeating is safe even if the commit had gone through.
+                        if reconnected:
+                            raise
+                        reconnected = True
+        except TimeoutError:
+            raise Busy from None
+
+    async def _in_time(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """The result of this work, or Busy: the answer does not wait until a hung connection is cleaned up."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._finished)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=timeout or self._timeout)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if not done:
+            task.cancel()
+            raise Busy
+        return task.result()
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waited has it; nobody waits for one that was late

@@ -1,0 +1,301 @@
+"""What is known, in a database: find it in one statement, change it in one transaction.
+
+Two rules judge every write, the same on every database:
+
+1. absence is decided by a unique index: a new identifier is a plain INSERT;
+2. presence is decided by compare-and-swap: every touched cluster must still have the version that was read.
+
+Whoever loses rolls back and looks again (`Conflict`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict
+from typing import Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from identity_graphql.domain.contacts import PROVISIONAL, Cluster, Contact
+from identity_graphql.domain.events import Event
+from identity_graphql.domain.identifiers import Identifier, IdentifierKind
+from identity_graphql.domain.reconcile import Found, Plan
+from identity_graphql.errors import Busy, Conflict, DatabaseAway
+from identity_graphql.storage import migrations, statements, tables
+from identity_graphql.storage.address import Address, Backend
+from identity_graphql.storage.dialect import Dialect, Engines, Pool, Verdict
+from identity_graphql.storage.mysql import MySQL
+from identity_graphql.storage.postgresql import PostgreSQL
+from identity_graphql.storage.sqlite import SQLite
+
+DIALECTS: Mapping[Backend, type[Dialect]] = {
+    Backend.POSTGRESQL: PostgreSQL,
+    Backend.SQLITE: SQLite,
+    Backend.MYSQL: MySQL,
+}
+
+Pairs = Collection[tuple[str, str]]
+
+
+class Turn:
+    """One try at a batch: `find`, and `apply` what was decided from it.
+
+    Without a queue it is optimistic: the look costs no transaction, and `apply` makes its own. With one, all
+    of it happens in one transaction behind the locks on the primaries that the last try saw.
+    """
+
+    def __init__(self, storage: Storage, queued: AsyncConnection | None = None, locked: Collection[int] = ()) -> None:
+        self._storage = storage
+        self._queued = queued
+        self._locked = frozenset(locked)
+
+    async def find(self, identifiers: Collection[Identifier], pairs: Pairs) -> Found:
+        """Every cluster that has one of the identifiers, those of the pairs that were seen, and the time."""
+        if self._queued is not None:
+            return await _find(self._queued, identifiers, pairs)
+        return await self._storage.find(identifiers, pairs)
+
+    async def apply(self, plan: Plan) -> Mapping[int, int]:
+        """Write a plan; the real ids of its new contacts by their provisional ones.
+
+        Raises Conflict, with nothing written, if anything it was decided from is no longer so.
+        """
+        if self._queued is None:
+            async with self._storage.transaction() as connection:
+                return await self._apply(connection, plan)
+        if not self._locked.issuperset(swap.primary_id for swap in plan.swaps):
+            raise Conflict("a primary that this turn did not queue for")
+        return await self._apply(self._queued, plan)
+
+    async def _apply(self, connection: AsyncConnection, plan: Plan) -> Mapping[int, int]:
+        # One global order of writes, so that two writers cannot wait for each other.
+        for swap in plan.swaps:
+            swapped = await connection.execute(
+                statements.SWAP,
+                {
+                    "primary_id": swap.primary_id,
+                    "seen": swap.seen,
+                    "new_version": swap.version,
+                    "new_changed_at": swap.changed_at,
+                },
+            )
+            if swapped.rowcount != 1:
+                raise Conflict("a cluster changed since it was read")
+        ids = await self._insert_contacts(connection, plan.contacts)
+        claims = sorted(
+            (identifier.kind.value, identifier.value, ids[contact.id])
+            for contact in plan.contacts
+            for identifier in contact.claims
+        )
+        await self._claim(connection, tables.identifier, claims)
+        await self._relink(connection, [contact.renumbered(ids) for contact in plan.relinks])
+        events = [event.renumbered(ids) for event in plan.events]
+        seqs = await self._storage.dialect.insert(connection, tables.event, [_event_row(event) for event in events])
+        # After the events, whose numbers they carry. No two writers meet here: each of them holds the claim or
+        # the swap that makes the pair new.
+        pairs = sorted((*event.pair, seq) for event, seq in zip(events, seqs, strict=True) if event.pair)
+        await self._claim(connection, tables.pair, pairs)
+        return ids
+
+    async def _insert_contacts(self, connection: AsyncConnection, contacts: Sequence[Contact]) -> dict[int, int]:
+        if not contacts:
+            return {}
+        numbers = await self._storage.dialect.insert(connection, tables.contact, [_contact_row(c) for c in contacts])
+        ids = {contact.id: number for contact, number in zip(contacts, numbers, strict=True)}
+        # Linked to a primary of the same batch: its id was not known before.
+        await self._relink(connection, [c.renumbered(ids) for c in contacts if (c.linked_id or 0) >= PROVISIONAL])
+        return ids
+
+    async def _claim(self, connection: AsyncConnection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert rows whose key must be new: whoever was faster has it."""
+        if not rows:
+            return
+        names = [column.name for column in table.columns]
+        try:
+            await connection.execute(table.insert(), [dict(zip(names, row, strict=True)) for row in rows])
+        except sa.exc.IntegrityError as error:
+            if self._storage.dialect.judge(error) is Verdict.DUPLICATE:
+                raise Conflict("somebody else was faster with a new identifier") from None
+            raise
+
+    async def _relink(self, connection: AsyncConnection, contacts: Iterable[Contact]) -> None:
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for contact in contacts:
+            groups.setdefault((contact.linked_id, contact.updated_at), []).append(contact.id)
+        for (primary_id, at), ids in groups.items():
+            await connection.execute(
+                statements.RELINK, {"ids": statements.padded(sorted(ids), 0), "primary_id": primary_id, "at": at}
+            )
+
+
+class Storage:
+    """The database. Begins and ends every transaction; nobody else does."""
+
+    def __init__(self, dialect: Dialect, engines: Engines, *, schema: str | None = None) -> None:
+        self.dialect = dialect
+        self._engines = engines
+        self._schema = schema
+
+    @classmethod
+    def open(cls, address: Address, pool: Pool | None = None) -> Self:
+        """Open the pools; connects at the first use."""
+        dialect = DIALECTS[address.backend]()
+        return cls(dialect, dialect.engines(address, pool or Pool()), schema=address.schema)
+
+    async def close(self) -> None:
+        await self._engines.dispose()
+
+    @asynccontextmanager
+    async def turn(self, queue: Collection[int] = ()) -> AsyncIterator[Turn]:
+        """One try at a batch; behind the locks on these primaries, if there are any.
+
+        The locks are a queue, not the judge: they keep the writers of a hot cluster in line, and what is right
+        is still decided by the compare-and-swap.
+        """
+        if not queue:
+            yield Turn(self)
+            return
+        async with self.transaction() as connection:
+            await connection.execute(statements.LOCK, {"ids": statements.padded(sorted(queue), 0)})
+            yield Turn(self, connection, queue)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        with self._translated():
+            async with self._engines.write.begin() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+        with self._translated():
+            async with self._engines.read.connect() as connection:
+                yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn the errors of the driver into ours; what is left over is a fault of the program."""
+        try:
+            yield
+        except sa.exc.TimeoutError:  # no connection became free
+            raise Busy from None
+        except (sa.exc.DBAPIError, OSError, TimeoutError) as error:
+            raise self._translate(error) from error
+
+    def _translate(self, error: Exception) -> Exception:
+        verdict = self.dialect.judge(error)
+        if verdict is Verdict.RETRY:
+            return Conflict("the database asked for a retry")
+        lost = isinstance(error, OSError) or getattr(error, "connection_invalidated", False)
+        return DatabaseAway() if lost or verdict is Verdict.AWAY else error
+
+    async def find(self, identifiers: Collection[Identifier], pairs: Pairs = ()) -> Found:
+        """Every cluster that has one of the identifiers, those of the pairs that were seen, and the time."""
+        async with self._reading() as connection:
+            return await _find(connection, identifiers, pairs)
+
+    async def contacts(self, ids: Collection[int]) -> dict[int, Contact]:
+        """These contacts, deleted ones too; an id that was never given out is missing."""
+        rows = await self._rows(statements.CONTACTS, {"ids": statements.padded(sorted(ids), 0)})
+        return {contact.id: contact for contact in map(statements.contact_from_row, rows)}
+
+    async def clusters_of(self, contact_ids: Collection[int]) -> dict[int, Cluster]:
+        """The clusters of these contacts, by contact id; deleted and unknown ones are missing."""
+        rows = await self._rows(
+            statements.CLUSTERS_OF_CONTACTS, {"ids": statements.padded(sorted(contact_ids), 0)}
+        )
+        found = statements.clusters_from_rows(rows)
+        return {contact.id: cluster for cluster in found for contact in cluster.contacts}
+
+    async def page_of_contacts(self, *, after: int, limit: int) -> list[Contact]:
+        """Live contacts in id order, from the first id above ``after``."""
+        rows = await self._rows(statements.PAGE_OF_CONTACTS, {"after": after, "limit": limit})
+        return [statements.contact_from_row(row) for row in rows]
+
+    async def page_of_clusters(self, *, after: int, limit: int) -> list[Cluster]:
+        """Clusters in the order of their primaries' ids, from the first id above ``after``."""
+        rows = await self._rows(statements.PAGE_OF_CLUSTERS, {"after": after, "limit": limit})
+        return sorted(statements.clusters_from_rows(rows), key=lambda cluster: cluster.primary.id)
+
+    async def newest_norm(self) -> str | None:
+        """The normalisation that the newest event was written under; None for an empty log."""
+        rows = await self._rows(statements.NEWEST_NORM, {})
+        return rows[0][0] if rows else None
+
+    async def _rows(self, statement: sa.Executable, parameters: Mapping[str, Any]) -> Sequence[sa.Row[Any]]:
+        async with self._reading() as connection:
+            return (await connection.execute(statement, parameters)).all()
+
+    @asynccontextmanager
+    async def migrating(self) -> AsyncIterator[AsyncConnection]:
+        """A connection that nobody else migrates beside: the one place where a database lock is taken."""
+        async with self.transaction() as connection, self.dialect.migration_lock(connection):
+            if self._schema is not None:
+                await connection.execute(sa.schema.CreateSchema(self._schema, if_not_exists=True))
+            yield connection
+
+    async def migrate(self, *, reset: bool = False) -> None:
+        """Bring the database to this program's revision; with ``reset``, empty it first. Several may try at once."""
+        async with self.migrating() as connection:
+            await connection.run_sync(lambda sync: migrations.upgrade(sync, reset=reset))
+
+    async def is_migrated(self) -> bool:
+        """Whether the database has this program's revision, or a newer one. Raises DatabaseAway."""
+        async with self._reading() as connection:
+            return not migrations.is_older(await migrations.revision(connection))
+
+
+async def _find(connection: AsyncConnection, identifiers: Collection[Identifier], pairs: Pairs) -> Found:
+    emails = sorted({i.value for i in identifiers if i.kind is IdentifierKind.EMAIL})
+    phone_numbers = sorted({i.value for i in identifiers if i.kind is IdentifierKind.PHONE_NUMBER})
+    rows = await connection.execute(
+        statements.FIND,
+        {
+            "emails": statements.padded(emails, ""),
+            "phone_numbers": statements.padded(phone_numbers, ""),
+            "pair_emails": statements.padded(sorted({email for email, _ in pairs}), ""),
+            "pair_phone_numbers": statements.padded(sorted({phone_number for _, phone_number in pairs}), ""),
+        },
+    )
+    contacts, seen, now = [], set(), None
+    for row in rows:
+        if row[0] is not None:
+            contacts.append(row)
+        elif row[1] is not None:
+            seen.add((row[1], row[2]))
+        else:
+            now = row[4]
+    assert now is not None, "the clock is always among the rows"
+    return Found(statements.clusters_from_rows(contacts), frozenset(seen), now)
+
+
+def _contact_row(contact: Contact) -> dict[str, Any]:
+    linked_id = contact.linked_id
+    return {
+        "email": contact.email,
+        "phone_number": contact.phone_number,
+        "linked_id": linked_id if linked_id is not None and linked_id < PROVISIONAL else None,
+        "created_at": contact.created_at,
+        "updated_at": contact.updated_at,
+        "version": contact.version,
+        "changed_at": contact.changed_at,
+    }
+
+
+def _event_row(event: Event) -> dict[str, Any]:
+    return {
+        "at": event.at,
+        "kind": event.kind.value,
+        "outcome": event.outcome.value,
+        "email": event.email,
+        "phone_number": event.phone_number,
+        "raw": dict(event.raw),
+        "norm": event.norm,
+        "contact_id": event.contact_id,
+        "primary_id": event.primary_id,
+        "demoted": [asdict(demotion) for demotion in event.demoted],
+        "version_before": event.version_before,
+        "version_after": event.version_after,
+        "request_id": event.request_id,
+    }

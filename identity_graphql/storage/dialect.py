@@ -1,0 +1,72 @@
+"""What differs between databases, and nothing else: four hooks, one small module per database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from identity_graphql.storage.address import Address
+
+
+class Verdict(Enum):
+    """What a database error means for the request, told by the driver's code, never by its text."""
+
+    RETRY = auto()
+    """another writer was faster; the database rolled back"""
+    DUPLICATE = auto()
+    """a key exists already"""
+    AWAY = auto()
+    """no connection, or no longer one"""
+    UNEXPECTED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """Where to read (one statement, no transaction) and where to write. May be one and the same pool."""
+
+    read: AsyncEngine
+    write: AsyncEngine
+
+    async def dispose(self) -> None:
+        await self.read.dispose()
+        await self.write.dispose()
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Connections kept at most, seconds to wait for one, and the isolation level of the transactions."""
+
+    size: int = 10
+    timeout: float = 2.0
+    isolation_level: str = "READ COMMITTED"
+
+
+class Dialect(Protocol):
+    def engines(self, address: Address, pool: Pool) -> Engines:
+        """Open the pools. Connects to nothing yet."""
+
+    def judge(self, error: BaseException) -> Verdict:
+        """Tell what an error of this database's driver means."""
+
+    async def insert(
+        self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
+    ) -> list[int]:
+        """Insert rows into a table that numbers them; the numbers, in the order of the rows."""
+
+    def migration_lock(self, connection: AsyncConnection) -> AbstractAsyncContextManager[None]:
+        """Keep every other process from migrating this database meanwhile."""
+
+
+async def insert_returning(
+    connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
+) -> list[int]:
+    """`Dialect.insert` where the database has RETURNING: one statement."""
+    number = next(iter(table.primary_key))
+    statement = table.insert().returning(number, sort_by_parameter_order=True)
+    return list((await connection.execute(statement, rows)).scalars())

@@ -1,0 +1,69 @@
+"""What is special about MySQL and MariaDB."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from identity_graphql.errors import ConfigurationError
+from identity_graphql.storage.address import Address
+from identity_graphql.storage.dialect import Engines, Pool, Verdict
+
+# deadlock, lock wait timeout, record has changed since last read
+RETRY = frozenset({1213, 1205, 1020})
+# cannot connect (2002, 2003), gone away, lost, killed while idle, shutdown in progress, connection killed,
+# too many connections, read-only (a replica after failover)
+AWAY = frozenset({2002, 2003, 2006, 2013, 2055, 4031, 1053, 1927, 1040, 1290, 1836})
+DUPLICATE = 1062
+LOCK_WAIT = 4  # seconds; the server's default of 50 is longer than anybody waits for an answer
+MIGRATION_LOCK = "identity_graphql.migrations"
+MIGRATION_WAIT = 120  # seconds
+
+
+class MySQL:
+    def engines(self, address: Address, pool: Pool) -> Engines:
+        arguments = dict(address.connect_args)
+        arguments["init_command"] = f"SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT}, sql_mode = 'TRADITIONAL'"
+        engine = create_async_engine(
+            address.url,
+            connect_args=arguments,
+            pool_size=pool.size,
+            max_overflow=0,
+            pool_timeout=pool.timeout,
+            isolation_level=pool.isolation_level,
+            hide_parameters=True,
+        )
+        return Engines(read=engine, write=engine)
+
+    def judge(self, error: BaseException) -> Verdict:
+        origin = getattr(error, "orig", None) or error
+        code = origin.args[0] if origin.args else None
+        if code in RETRY:
+            return Verdict.RETRY
+        if code == DUPLICATE:
+            return Verdict.DUPLICATE
+        return Verdict.AWAY if code in AWAY else Verdict.UNEXPECTED
+
+    async def insert(
+        self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
+    ) -> list[int]:
+        # MySQL has no RETURNING, and the ids of one INSERT of many rows need not follow each other on a cluster.
+        statement = table.insert()
+        return [(await connection.execute(statement, row)).lastrowid for row in rows]
+
+    @asynccontextmanager
+    async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:
+        # Of the session: its DDL commits by itself, so a lock of the transaction would be lost at once.
+        taken = await connection.scalar(sa.select(sa.func.get_lock(MIGRATION_LOCK, MIGRATION_WAIT)))
+        if taken != 1:
+            raise ConfigurationError(
+                f"Another process has been migrating this database for {MIGRATION_WAIT} seconds; try again later."
+            )
+        try:
+            yield
+        finally:
+            await connection.execute(sa.select(sa.func.release_lock(MIGRATION_LOCK)))

@@ -1,0 +1,80 @@
+"""What is special about SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from identity_graphql.storage.address import Address
+from identity_graphql.storage.dialect import Engines, Pool, Verdict, insert_returning
+
+PRAGMAS = (
+    "journal_mode=WAL",  # readers do not wait for the writer
+    "synchronous=FULL",  # what was acknowledged survives a loss of power
+    "foreign_keys=ON",
+    "busy_timeout=5000",  # another process may be writing
+)
+RETRY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+DUPLICATE = frozenset({sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE})
+AWAY = frozenset(
+    {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY}
+)
+
+
+class SQLite:
+    def engines(self, address: Address, pool: Pool) -> Engines:
+        # Writers take turns in one connection instead of polling the file for their turn. Isolation needs no
+        # setting: a transaction of SQLite is always serializable.
+        return Engines(
+            read=self._engine(address, begin="BEGIN", size=pool.size, timeout=pool.timeout),
+            write=self._engine(address, begin="BEGIN IMMEDIATE", size=1, timeout=pool.timeout),
+        )
+
+    def _engine(self, address: Address, *, begin: str, size: int, timeout: float) -> AsyncEngine:
+        engine = create_async_engine(
+            address.url,
+            connect_args=dict(address.connect_args),
+            pool_size=size,
+            max_overflow=0,
+            pool_timeout=timeout,
+            hide_parameters=True,
+        )
+
+        @sa.event.listens_for(engine.sync_engine, "connect")
+        def prepare(connection: Any, _: object) -> None:
+            connection.isolation_level = None  # the driver begins no transactions of its own
+            cursor = connection.cursor()
+            for pragma in PRAGMAS:
+                cursor.execute(f"PRAGMA {pragma}")
+            cursor.close()
+
+        @sa.event.listens_for(engine.sync_engine, "begin")
+        def begin_transaction(connection: sa.Connection) -> None:
+            # IMMEDIATE: a transaction that reads first and writes later could not be retried inside.
+            connection.exec_driver_sql(begin)
+
+        return engine
+
+    def judge(self, error: BaseException) -> Verdict:
+        origin = getattr(error, "orig", None) or error
+        code: int = getattr(origin, "sqlite_errorcode", 0)
+        if code in DUPLICATE:
+            return Verdict.DUPLICATE
+        primary = code & 0xFF  # BUSY_SNAPSHOT and the like are kinds of BUSY
+        if primary in RETRY:
+            return Verdict.RETRY
+        return Verdict.AWAY if primary in AWAY else Verdict.UNEXPECTED
+
+    async def insert(
+        self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
+    ) -> list[int]:
+        return await insert_returning(connection, table, rows)
+
+    @asynccontextmanager
+    async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:
+        yield  # BEGIN IMMEDIATE is the lock

@@ -1,0 +1,149 @@
+"""The schema, once, for every database; where types differ, they differ here."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime]):
+    """A moment in UTC with microseconds, aware in Python whatever the database keeps."""
+
+    impl = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        # PostgreSQL answers with aware times; the others keep none, and what they keep is UTC.
+        return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value
+
+
+class clock(FunctionElement[datetime]):  # noqa: N801 - reads as an SQL function
+    """The database's clock, now: not the start of the transaction, which may have waited for a lock since."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+    name = "clock"
+
+
+@compiles(clock, "postgresql")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    return "clock_timestamp()"
+
+
+@compiles(clock, "mysql")
+@compiles(clock, "mariadb")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    return "UTC_TIMESTAMP(6)"
+
+
+@compiles(clock, "sqlite")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+
+
+# SQLite gives out ids by itself only to an INTEGER key.
+BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def _key(length: int) -> sa.types.TypeEngine[str]:
+    """Text that is compared byte by byte: MySQL's default also takes "é" for "e"."""
+    return (
+        sa.String(length)
+        .with_variant(sa.String(length, collation="C"), "postgresql")
+        .with_variant(mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
+    )
+
+
+Email = _key(254)
+PhoneNumber = _key(64)
+Kind = _key(16)
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+contact = sa.Table(
+    "contact",
+    metadata,
+    sa.Column("id", BigId, primary_key=True),
+    sa.Column("email", Email),
+    sa.Column("phone_number", PhoneNumber),
+    sa.Column("linked_id", BigId, sa.ForeignKey("contact.id"), index=True),
+    # Stored, not virtual: PostgreSQL 15 knows no other kind.
+    sa.Column(
+        "link_precedence",
+        sa.String(9),
+        sa.Computed("CASE WHEN linked_id IS NULL THEN 'primary' ELSE 'secondary' END", persisted=True),
+    ),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.Column("deleted_at", UtcDateTime),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("changed_at", UtcDateTime),
+    implicit_returning=False,  # not on MySQL; whoever wants the ids asks the dialect
+    sqlite_autoincrement=True,  # ids are never reused
+    mysql_charset="utf8mb4",
+    mysql_engine="InnoDB",
+)
+
+identifier = sa.Table(
+    "identifier",
+    metadata,
+    sa.Column("kind", Kind, primary_key=True),
+    sa.Column("value", Email, primary_key=True),
+    sa.Column("contact_id", BigId, nullable=False, autoincrement=False),
+    implicit_returning=False,
+    mysql_charset="utf8mb4",
+    mysql_engine="InnoDB",
+)
+
+pair = sa.Table(
+    "pair",
+    metadata,
+    sa.Column("email", Email, primary_key=True),
+    sa.Column("phone_number", PhoneNumber, primary_key=True),
+    sa.Column("seq", BigId, nullable=False, autoincrement=False),
+    implicit_returning=False,
+    mysql_charset="utf8mb4",
+    mysql_engine="InnoDB",
+)
+
+event = sa.Table(
+    "event",
+    metadata,
+    sa.Column("seq", BigId, primary_key=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("outcome", sa.String(16), nullable=False),
+    sa.Column("email", Email),
+    sa.Column("phone_number", PhoneNumber),
+    sa.Column("raw", sa.JSON, nullable=False),
+    sa.Column("norm", sa.String(16), nullable=False),
+    sa.Column("contact_id", BigId),
+    sa.Column("primary_id", BigId, nullable=False),
+    sa.Column("demoted", sa.JSON, nullable=False),
+    sa.Column("version_before", sa.BigInteger, nullable=False),
+    sa.Column("version_after", sa.BigInteger, nullable=False),
+    sa.Column("actor", sa.String(254)),
+    sa.Column("reason", sa.Text),
+    sa.Column("request_id", sa.String(128)),
+    sa.Column("detail", sa.JSON(none_as_null=True)),
+    implicit_returning=False,
+    sqlite_autoincrement=True,
+    mysql_charset="utf8mb4",
+    mysql_engine="InnoDB",
+)

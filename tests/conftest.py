@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from identity_graphql import observability
+from identity_graphql.domain.identifiers import Normalisation
+from identity_graphql.service import IdentityService
+from identity_graphql.settings import Settings
+from identity_graphql.storage import Storage
+from tests.databases import NAMES, Database, Databases, opened
+
+# The tests say what they need; what is set around them does not matter.
+for name in Settings.model_fields:
+    os.environ.pop(name.upper(), None)
+
+observability.configure(level="ERROR", form="json")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    yield from opened(tmp_path_factory.mktemp("databases"))
+
+
+@pytest.fixture(params=NAMES)
+async def database(request: pytest.FixtureRequest, databases: Databases) -> Database:
+    """Each of the three databases, empty."""
+    name: str = request.param
+    return await databases.get(name)
+
+
+@pytest.fixture
+async def sqlite(databases: Databases) -> Database:
+    """The embedded database, empty: for what does not depend on the database."""
+    return await databases.get("sqlite")
+
+
+@pytest.fixture
+async def storage(database: Database) -> AsyncIterator[Storage]:
+    storage = database.open()
+    yield storage
+    await storage.close()
+
+
+@pytest.fixture
+def service(storage: Storage) -> IdentityService:
+    return IdentityService(storage, Normalisation())

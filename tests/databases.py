@@ -1,0 +1,208 @@
+"""The databases that the tests run on, and what is true of every one of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from identity_graphql.storage import Storage, tables
+from identity_graphql.storage.address import Address
+from identity_graphql.storage.dialect import Pool
+from tests.fold import fold
+from tests.servers import Server, Unavailable, mariadb, postgresql
+
+NAMES = ("postgresql", "mariadb", "sqlite")
+TABLES = (tables.contact, tables.identifier, tables.pair, tables.event)
+STARTERS: dict[str, Callable[[], AbstractContextManager[Server]]] = {
+    "postgresql": postgresql,
+    "mariadb": mariadb,
+}
+COUNTERS = {
+    "postgresql": "SELECT sequencename, last_value FROM pg_sequences ORDER BY 1",
+    "mariadb": "SELECT table_name, auto_increment FROM information_schema.tables"
+    " WHERE table_schema = DATABASE() ORDER BY 1",
+    "sqlite": "SELECT name, seq FROM sqlite_sequence ORDER BY 1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """An empty, migrated database, and the server it is on (none for SQLite)."""
+
+    name: str
+    url: str
+    server: Server | None = None
+
+    def open(self, **pool: Any) -> Storage:
+        return Storage.open(Address.parse(self.url), Pool(**pool))
+
+    async def dump(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Every row of every table, and how far the ids have come."""
+        storage = self.open(size=1)
+        try:
+            async with storage.transaction() as connection:
+                rows = {
+                    table.name: [
+                        tuple(row)
+                        for row in await connection.execute(sa.select(table).order_by(*table.primary_key))
+                    ]
+                    for table in TABLES
+                }
+                counters = await connection.execute(sa.text(COUNTERS[self.name]))
+                return {**rows, "counters": [tuple(row) for row in counters]}
+        finally:
+            await storage.close()
+
+    async def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """Every row of every table, by column."""
+        dump = await self.dump()
+        return {
+            table.name: [dict(zip(table.columns.keys(), row, strict=True)) for row in dump[table.name]]
+            for table in TABLES
+        }
+
+    async def check(self) -> dict[str, list[dict[str, Any]]]:
+        """Assert all that must hold of any database at any moment; its tables."""
+        rows = await self.tables()
+        check_invariants(rows)
+        check_fold(rows)
+        return rows
+
+
+def check_fold(rows: dict[str, list[dict[str, Any]]]) -> None:
+    """I9: the log alone gives the tables, row by row."""
+    folded = fold(rows["event"])
+    assert list(folded["contact"].values()) == rows["contact"]
+    assert sorted(folded["identifier"].values(), key=repr) == sorted(rows["identifier"], key=repr)
+    assert sorted(folded["pair"].values(), key=repr) == sorted(rows["pair"], key=repr)
+
+
+def check_invariants(rows: dict[str, list[dict[str, Any]]]) -> None:
+    """I1 to I6 and I12, from the tables alone."""
+    contacts = {row["id"]: row for row in rows["contact"]}
+    clusters = defaultdict(list)
+    for row in contacts.values():
+        clusters[row["linked_id"] or row["id"]].append(row)
+    for primary_id, members in clusters.items():
+        primaries = [row for row in members if row["linked_id"] is None]
+        assert [row["id"] for row in primaries] == [primary_id], "one primary, and flat"
+        assert min(members, key=lambda row: (row["created_at"], row["id"]))["id"] == primary_id, "the oldest"
+    for row in contacts.values():
+        assert row["link_precedence"] == ("primary" if row["linked_id"] is None else "secondary")
+    claims = {(row["kind"], row["value"]): row["contact_id"] for row in rows["identifier"]}
+    for (kind, value), contact_id in claims.items():
+        assert contacts[contact_id][kind] == value, "a claim is of a contact that carries the value"
+    carried = {(kind, row[kind]) for row in contacts.values() for kind in ("email", "phone_number") if row[kind]}
+    assert carried == set(claims), "every value is claimed once"
+    assert all(row["id"] in set(claims.values()) for row in contacts.values()), "no surplus row"
+
+    # The partition equals union-find over the evidence.
+    parent: dict[Any, Any] = {claim: claim for claim in claims}
+
+    def root(node: Any) -> Any:
+        while parent[node] != node:
+            node = parent[node]
+        return node
+
+    for pair in rows["pair"]:
+        parent[root(("email", pair["email"]))] = root(("phone_number", pair["phone_number"]))
+    by_evidence, by_links = defaultdict(set), defaultdict(set)
+    for claim, contact_id in claims.items():
+        by_evidence[root(claim)].add(claim)
+        by_links[contacts[contact_id]["linked_id"] or contact_id].add(claim)
+    assert sorted(map(sorted, by_evidence.values())) == sorted(map(sorted, by_links.values()))
+
+
+def required() -> set[str]:
+    return {name.strip() for name in os.environ.get("REQUIRE_DATABASES", "").split(",") if name.strip()}
+
+
+class Databases:
+    """Starts each server at its first use; migrates one database there, and empties it for every test."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stack = ExitStack()
+        self._servers: dict[str, Server | str] = {}
+        self._migrated: set[str] = set()
+        self._files = 0
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def server(self, name: str) -> Server:
+        """The running server; skips or fails the test where there can be none."""
+        if name not in self._servers:
+            try:
+                self._servers[name] = self._stack.enter_context(STARTERS[name]())
+            except Unavailable as reason:
+                self._servers[name] = str(reason)
+        server = self._servers[name]
+        if isinstance(server, Server):
+            return server
+        if name in required():
+            pytest.fail(f"{name} is required, but {server}")
+        pytest.skip(f"{name}: {server}")
+
+    async def get(self, name: str) -> Database:
+        """An empty, migrated database of this kind."""
+        if name == "sqlite":
+            return await self._sqlite()
+        server = self.server(name)
+        database = Database(name, server.url("test"), server)
+        if name not in self._migrated:
+            server.query("CREATE DATABASE test")
+            await migrate(database)
+            self._migrated.add(name)
+        else:
+            await empty(database)
+        return database
+
+    async def _sqlite(self) -> Database:
+        template = self._folder / "template.db"
+        if not template.exists():
+            await migrate(Database("sqlite", f"sqlite:///{template}"))
+        self._files += 1
+        path = self._folder / f"test{self._files}.db"
+        shutil.copy(template, path)
+        return Database("sqlite", f"sqlite:///{path}")
+
+
+async def migrate(database: Database) -> None:
+    storage = database.open(size=1)
+    try:
+        await storage.migrate()
+    finally:
+        await storage.close()
+
+
+async def empty(database: Database) -> None:
+    storage = database.open(size=1)
+    names = [table.name for table in TABLES]
+    if database.name == "postgresql":
+        statements = [f"TRUNCATE {', '.join(names)} RESTART IDENTITY"]
+    else:
+        statements = ["SET FOREIGN_KEY_CHECKS = 0", *[f"TRUNCATE {name}" for name in names]]
+    try:
+        async with storage.transaction() as connection:
+            for statement in statements:
+                await connection.execute(sa.text(statement))
+    finally:
+        await storage.close()
+
+
+def opened(folder: Path) -> Iterator[Databases]:
+    databases = Databases(folder)
+    try:
+        yield databases
+    finally:
+        databases.close()

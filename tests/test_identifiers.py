@@ -1,0 +1,569 @@
+"""Normalisation: what is accepted, what is refused, and which texts are the same identifier."""
+
+from __future__ import annotations
+
+import sys
+import time
+import unicodedata
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from identity_graphql.domain.identifiers import (
+    Details,
+    Identifier,
+    IdentifierKind,
+    Ignored,
+    Normalisation,
+)
+from identity_graphql.domain.phone_numbers import REGIONS
+from identity_graphql.errors import ConfigurationError, InvalidInput, Problem
+
+PLAIN = Normalisation()
+NORMALISATIONS = (
+    PLAIN,
+    *(Normalisation(region) for region in ("US", "IN", "GB", "DE", "IT", "AR", "BR", "MX")),
+)
+
+ZERO_WIDTH = "".join(
+    chr(code)
+    for first, last in (
+        (0x061C, 0x061C),
+        (0x180E, 0x180E),
+        (0x200B, 0x200F),
+        (0x202A, 0x202E),
+        (0x2060, 0x2064),
+        (0x2066, 0x2069),
+        (0xFEFF, 0xFEFF),
+    )
+    for code in range(first, last + 1)
+)
+SEPARATORS = "".join(
+    char for char in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(char) in {"Zs", "Zl", "Zp"}
+)
+BLANKS = "\t\n\r" + SEPARATORS + ZERO_WIDTH
+CONTROLS = "".join(
+    char for char in map(chr, range(256)) if unicodedata.category(char) == "Cc" and char not in "\t\n\r"
+)
+
+
+def only_problem(error: pytest.ExceptionInfo[InvalidInput]) -> Problem:
+    (problem,) = error.value.problems
+    return problem
+
+
+# Both kinds
+
+
+@pytest.mark.parametrize("absent", [None, "", " ", BLANKS], ids=["null", "empty", "space", "all blanks"])
+def test_null_and_blank_are_absent_without_a_warning(absent: str | None) -> None:
+    assert PLAIN.email(absent) is None
+    assert PLAIN.phone_number(absent) is None
+    assert PLAIN.details(email=absent, phone_number="123456").ignored == ()
+    assert PLAIN.details(email="doc@hillvalley.edu", phone_number=absent).ignored == ()
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "null",
+        "NULL",
+        "undefined",
+        "None",
+        "NaN",
+        "n/a",
+        "N/A",
+        "[object Object]",
+        "[OBJECT OBJECT]",
+        "\ufeff Null\n",
+    ],
+)
+def test_a_word_for_a_missing_value_is_absent_with_a_warning(word: str) -> None:
+    with_phone = PLAIN.details(email=word, phone_number="123456")
+    with_email = PLAIN.details(email="doc@hillvalley.edu", phone_number=word)
+
+    assert (with_phone.email, [ignored.field for ignored in with_phone.ignored]) == (None, ["email"])
+    assert (with_email.phone_number, [ignored.field for ignored in with_email.ignored]) == (
+        None,
+        ["phoneNumber"],
+    )
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [*CONTROLS, chr(0xD800), chr(0xD83D), chr(0xDFFF)],
+    ids=lambda char: f"U+{ord(char):04X}",
+)
+@pytest.mark.parametrize("place", ["{}12@3456", "12{}@3456", "12@3456{}", " {} "])
+def test_control_characters_and_lone_surrogates_are_refused_wherever_they_are(bad: str, place: str) -> None:
+    for field, read in (("email", PLAIN.email), ("phoneNumber", PLAIN.phone_number)):
+        with pytest.raises(InvalidInput, match="control characters or unpaired surrogates") as error:
+            read(place.format(bad))
+        assert only_problem(error).path == field
+
+
+@pytest.mark.parametrize("blank", BLANKS, ids=lambda char: f"U+{ord(char):04X}")
+def test_blanks_and_zero_width_characters_around_a_value_are_cut_off(blank: str) -> None:
+    assert PLAIN.email(f"{blank}doc@hillvalley.edu{blank}{blank}") == "doc@hillvalley.edu"
+    assert PLAIN.phone_number(f"{blank}{blank}123456{blank}") == "123456"
+
+
+@pytest.mark.parametrize("text", ["1" * 250_000, "a\u0301\u0316" * 80_000, "@" * 250_000, "1 " * 125_000])
+def test_a_far_too_long_text_is_refused_at_once(text: str) -> None:
+    start = time.process_time()
+
+    for read in (PLAIN.email, NORMALISATIONS[1].phone_number):
+        with pytest.raises(InvalidInput, match="too long"):
+            read(text)
+
+    assert time.process_time() - start < 0.5
+
+
+# Emails
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        pytest.param("McFly@HillValley.EDU", "mcfly@hillvalley.edu", id="lower case"),
+        pytest.param(
+            "m.c.fly+1955@hillvalley.edu", "m.c.fly+1955@hillvalley.edu", id="no dots or plus folding"
+        ),
+        pytest.param("a@b.test", "a@b.test", id="test domain"),
+        pytest.param("a@localhost", "a@localhost", id="localhost"),
+        pytest.param("a@b", "a@b", id="domain of one label"),
+        pytest.param("a@-_b..c.", "a@-_b..c.", id="ASCII domain as it is"),
+        pytest.param("Jose\u0301@x.es", "jos\u00e9@x.es", id="decomposed"),
+        pytest.param("JOS\u00c9@x.es", "jos\u00e9@x.es", id="composed capital"),
+        pytest.param("\u212aarl@x.de", "karl@x.de", id="Kelvin sign"),
+        pytest.param("\u0130@x.tr", "i\u0307@x.tr", id="dotted capital I"),
+        pytest.param("stra\u00dfe@x.de", "stra\u00dfe@x.de", id="sharp s is not folded"),
+        pytest.param("\u1e9e@x.de", "\u00df@x.de", id="capital sharp s"),
+        pytest.param("ΟΔΟΣ@x.gr", "οδος@x.gr", id="final sigma"),
+        pytest.param("a@Stra\u00dfe.de", "a@xn--strae-oqa.de", id="sharp s in the domain"),
+        pytest.param("a@BU\u0308CHER.example", "a@xn--bcher-kva.example", id="international domain"),
+        pytest.param("a@b\u00fccher\u3002example", "a@xn--bcher-kva.example", id="ideographic full stop"),
+        pytest.param("a@\uff45xample.com", "a@example.com", id="full-width letter in the domain"),
+        pytest.param("x" * 250 + "@b.c", "x" * 250 + "@b.c", id="254 characters"),
+        pytest.param("e\u0301" * 250 + "@b.c", "\u00e9" * 250 + "@b.c", id="254 characters once composed"),
+    ],
+)
+def test_an_email_is_normalised(given: str, expected: str) -> None:
+    assert PLAIN.email(given) == expected
+    assert PLAIN.email(expected) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        pytest.param("doc", "exactly one @", id="no @"),
+        pytest.param("@", "exactly one @", id="only @"),
+        pytest.param("@b", "exactly one @", id="nothing before"),
+        pytest.param("a@", "exactly one @", id="nothing after"),
+        pytest.param("a@b@c", "exactly one @", id="two"),
+        pytest.param("a b@c", "blanks", id="inner space"),
+        pytest.param("a@b\tc", "blanks", id="inner tab"),
+        pytest.param("a\u200b@b", "blanks", id="inner zero-width"),
+        pytest.param("a@\u00a0b", "blanks", id="inner no-break space"),
+        pytest.param("x" * 251 + "@b.c", "at most 254", id="255 characters"),
+        pytest.param("x" * 245 + "@b\u00fc.de", "at most 254", id="255 characters once encoded"),
+        pytest.param("a@\u2603\ufffd.de", "international domain", id="no domain character"),
+        pytest.param("a@\u00fc..de", "international domain", id="empty label"),
+        pytest.param("a@\u3002", "international domain", id="only a dot"),
+        pytest.param("a@" + "\u00fc" * 64 + ".de", "international domain", id="long label"),
+        pytest.param("a@b\uff20\u00fc.de", "international domain", id="full-width @"),
+        pytest.param("a@\u2100\u00fc.de", "international domain", id="maps to a slash"),
+        pytest.param("a@\u00ad", "international domain", id="nothing left"),
+        pytest.param("a@\u0627b.de", "international domain", id="mixed directions"),
+    ],
+)
+def test_an_email_that_cannot_be_one_is_refused(given: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message) as error:
+        PLAIN.email(given)
+
+    assert only_problem(error).path == "email"
+
+
+@pytest.mark.parametrize("blank", BLANKS, ids=lambda char: f"U+{ord(char):04X}")
+def test_no_blank_is_allowed_inside_an_email(blank: str) -> None:
+    for email in (f"a{blank}b@c", f"a@b{blank}c"):
+        with pytest.raises(InvalidInput, match="blanks"):
+            PLAIN.email(email)
+
+
+@pytest.mark.parametrize("given", [0, 1, True, 1.5, b"a@b", [], ["a@b"], {}, object()], ids=repr)
+def test_an_email_must_be_a_string(given: object) -> None:
+    with pytest.raises(InvalidInput) as error:
+        PLAIN.email(given)
+
+    assert only_problem(error) == Problem("email", "email must be a string")
+
+
+@pytest.mark.parametrize("encoded", [b"", b"b@c", b"b c", b"B"], ids=repr)
+def test_a_domain_that_is_not_plain_once_encoded_is_refused(
+    encoded: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("idna.encode", lambda domain, uts46: encoded)
+
+    with pytest.raises(InvalidInput, match="international domain"):
+        PLAIN.email("a@b\u00fc")
+
+
+def test_every_single_character_in_an_email_normalises_to_a_fixed_point() -> None:
+    for code in range(0x3100):
+        for email in (f"{chr(code)}\u0345@x", f"\u0391{chr(code)}@x", f"a@{chr(code)}b.de"):
+            assert_settled(PLAIN.email, email)
+
+
+# Phone numbers
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        pytest.param("123456", "123456", id="seed"),
+        pytest.param("919191", "919191", id="seed too"),
+        pytest.param(123456, "123456", id="integer"),
+        pytest.param(2**53 - 1, "9007199254740991", id="largest integer"),
+        pytest.param("+1 (202) 555-01.23/4", "+120255501234", id="punctuation"),
+        pytest.param("202\u00a0555\u200b01\n23", "2025550123", id="blanks inside"),
+        pytest.param("-123", "123", id="dash in a text"),
+        pytest.param("TEL:+1-202-555-0123", "+12025550123", id="tel"),
+        pytest.param("tel:123;ext=5", "123;ext=5", id="tel with extension"),
+        pytest.param("00 49 30 1234567", "+49301234567", id="00 is +"),
+        pytest.param("0049123", "+49123", id="short 00"),
+        pytest.param("+0049123", "+0049123", id="00 after +"),
+        pytest.param("00000123", "+000123", id="00 is taken once"),
+        pytest.param("0301234567", "0301234567", id="one leading zero"),
+        pytest.param("\u0669\u0661\u0669\u0661", "9191", id="Arabic digits"),
+        pytest.param("\u0967\u0968\u0969", "123", id="Devanagari digits"),
+        pytest.param("\uff11\U0001d7da\u0663", "123", id="mixed digits"),
+        pytest.param("123", "123", id="3 digits"),
+        pytest.param("1" * 32, "1" * 32, id="32 digits"),
+        pytest.param("00" + "1" * 32, "+" + "1" * 32, id="32 digits after 00"),
+        pytest.param("12345;ext=5", "12345;ext=5", id=";ext="),
+        pytest.param("12345;EXT=05", "12345;ext=05", id=";EXT="),
+        pytest.param("12345x5", "12345;ext=5", id="x"),
+        pytest.param("12345 X 5", "12345;ext=5", id="X"),
+        pytest.param("12345 ext. 5", "12345;ext=5", id="ext."),
+        pytest.param("12345 Ext5", "12345;ext=5", id="Ext"),
+        pytest.param("12345 extension 5", "12345;ext=5", id="extension"),
+        pytest.param("12345x\u0665", "12345;ext=5", id="Arabic digit in the extension"),
+        pytest.param("12345x12345678", "12345;ext=12345678", id="extension of 8 digits"),
+        pytest.param("12345x0", "12345;ext=0", id="extension zero"),
+        pytest.param("12345\u037eext=5", "12345;ext=5", id="Greek question mark composes to ;"),
+    ],
+)
+def test_a_phone_number_is_normalised(given: str | int, expected: str) -> None:
+    assert PLAIN.phone_number(given) == expected
+    assert PLAIN.phone_number(expected) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        pytest.param("0800-FLOWERS", "only digits", id="letters"),
+        pytest.param("12", "3 to 32", id="2 digits"),
+        pytest.param("0012", "3 to 32", id="2 digits after 00"),
+        pytest.param("1" * 33, "3 to 32", id="33 digits"),
+        pytest.param("+", "3 to 32", id="only +"),
+        pytest.param("-.()/", "3 to 32", id="only punctuation"),
+        pytest.param("tel:", "3 to 32", id="only tel"),
+        pytest.param(";ext=5", "3 to 32", id="only an extension"),
+        pytest.param("x5", "3 to 32", id="only x"),
+        pytest.param("1+23", "only digits", id="+ inside"),
+        pytest.param("123+", "only digits", id="+ behind"),
+        pytest.param("++123", "only digits", id="two +"),
+        pytest.param("\uff0b123", "only digits", id="full-width +"),
+        pytest.param("+tel:123", "only digits", id="+ before tel"),
+        pytest.param("tel:tel:123", "only digits", id="tel twice"),
+        pytest.param("123x4x5", "only digits", id="extension twice"),
+        pytest.param("123x", "only digits", id="extension without digits"),
+        pytest.param("123;ext=", "only digits", id="empty ;ext="),
+        pytest.param("123x123456789", "only digits", id="extension of 9 digits"),
+        pytest.param("123x+5", "only digits", id="+ in the extension"),
+        pytest.param("123 exten\u017fion 5", "only digits", id="long s"),
+        pytest.param("tel:123;phone-context=x", "only digits", id="another parameter"),
+        pytest.param("1\u0301 234", "only digits", id="accent on a digit"),
+        pytest.param("12\u00b3", "only digits", id="superscript is no decimal digit"),
+        pytest.param("\u5341\u4e8c\u4e09", "only digits", id="numerals that are no decimal digits"),
+        pytest.param("doc@hillvalley.edu", "only digits", id="an email"),
+        pytest.param(1, "3 to 32", id="small integer"),
+        pytest.param(-123456, "from 0 to", id="negative"),
+        pytest.param(2**53, "from 0 to", id="too large an integer"),
+        pytest.param(10**5000, "from 0 to", id="enormous integer"),
+        pytest.param(True, "string or a whole", id="true"),
+        pytest.param(False, "string or a whole", id="false"),
+        pytest.param(123456.0, "string or a whole", id="fraction"),
+        pytest.param(float("nan"), "string or a whole", id="nan"),
+        pytest.param([123456], "string or a whole", id="list"),
+        pytest.param({"a": 1}, "string or a whole", id="object"),
+        pytest.param(b"123456", "string or a whole", id="bytes"),
+    ],
+)
+def test_a_phone_number_that_cannot_be_one_is_refused(given: object, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message) as error:
+        PLAIN.phone_number(given)
+
+    assert only_problem(error).path == "phoneNumber"
+
+
+@pytest.mark.parametrize(
+    "zeros", ["0", "000", "+0", "tel:0-0", "(00) 00", "0" * 99, "000x5", "\u0660\u0660", 0], ids=repr
+)
+def test_zeros_only_count_as_absent_with_a_warning(zeros: str | int) -> None:
+    details = PLAIN.details(email="doc@hillvalley.edu", phone_number=zeros)
+
+    assert PLAIN.phone_number(zeros) is None
+    assert details.phone_number is None
+    assert [ignored.field for ignored in details.ignored] == ["phoneNumber"]
+    assert details.raw == {"email": "doc@hillvalley.edu", "phoneNumber": zeros}
+
+
+# Regions
+
+
+@pytest.mark.parametrize(
+    ("region", "given", "expected"),
+    [
+        pytest.param("IN", "98765 43210", "+919876543210", id="national"),
+        pytest.param("IN", "09876543210", "+919876543210", id="with the national prefix"),
+        pytest.param("IN", "+91 98765 43210", "+919876543210", id="international"),
+        pytest.param("IN", 9876543210, "+919876543210", id="integer"),
+        pytest.param("IN", "+1 202 555 0123", "+12025550123", id="of another country"),
+        pytest.param("US", "(202) 555-0123 x5", "+12025550123;ext=5", id="extension is kept"),
+        pytest.param("US", "011 91 98765 43210", "+919876543210", id="international prefix of the region"),
+        pytest.param("US", "1234567", "1234567", id="not valid"),
+        pytest.param("US", "+1234567", "+1234567", id="international, not valid"),
+        pytest.param("GB", "00919876543210", "+919876543210", id="00"),
+        pytest.param("DE", "919191x5", "919191;ext=5", id="short number with extension"),
+        pytest.param("IT", "06 6982 1234", "+390669821234", id="leading zero that belongs to the number"),
+    ],
+)
+def test_a_number_that_is_valid_in_the_region_becomes_e164(
+    region: str, given: str | int, expected: str
+) -> None:
+    normalisation = Normalisation(region)
+
+    assert normalisation.phone_number(given) == expected
+    assert normalisation.phone_number(expected) == expected
+
+
+@pytest.mark.parametrize("seed", ["123456", "919191", "717171"])
+def test_the_numbers_of_the_task_stay_as_they_are_in_every_region(seed: str) -> None:
+    assert {Normalisation(region).phone_number(seed) for region in REGIONS} == {seed}
+
+
+def test_a_number_that_would_read_differently_the_next_time_stays_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "identity_graphql.domain.phone_numbers._e164", lambda number, region: "+1" + number.lstrip("+")
+    )
+
+    assert Normalisation("US").phone_number("+2025550123") == "+2025550123"
+
+
+@pytest.mark.parametrize("region", ["", "in", "UK", "XX", "001", "IND", "India"])
+def test_an_unknown_region_is_a_configuration_error_that_names_the_setting(region: str) -> None:
+    with pytest.raises(ConfigurationError, match="DEFAULT_REGION"):
+        Normalisation(region)
+
+
+def test_the_version_names_the_region() -> None:
+    assert Normalisation().version == "1"
+    assert Normalisation("IN").version == "1:IN"
+
+
+# Details
+
+
+def test_details_hold_the_normalised_and_the_raw_values() -> None:
+    details = PLAIN.details(email=" Doc@HillValley.edu", phone_number=123456)
+
+    assert details == Details(
+        email="doc@hillvalley.edu",
+        phone_number="123456",
+        raw={"email": " Doc@HillValley.edu", "phoneNumber": 123456},
+    )
+    assert details.identifiers == (
+        Identifier(IdentifierKind.EMAIL, "doc@hillvalley.edu"),
+        Identifier(IdentifierKind.PHONE_NUMBER, "123456"),
+    )
+
+
+def test_details_may_be_one_identifier() -> None:
+    assert PLAIN.details(email="a@b").identifiers == (Identifier(IdentifierKind.EMAIL, "a@b"),)
+    assert PLAIN.details(phone_number="123").identifiers == (Identifier(IdentifierKind.PHONE_NUMBER, "123"),)
+    assert PLAIN.details(phone_number="123").raw == {"phoneNumber": "123"}
+    assert PLAIN.details(email="", phone_number="123").raw == {"email": "", "phoneNumber": "123"}
+
+
+@pytest.mark.parametrize(
+    ("email", "phone_number"),
+    [(None, None), ("", " "), ("null", None), (None, 0), ("n/a", "000")],
+)
+def test_details_without_any_identifier_are_refused_at_the_root(email: object, phone_number: object) -> None:
+    with pytest.raises(InvalidInput) as error:
+        PLAIN.details(email=email, phone_number=phone_number)
+
+    assert only_problem(error) == Problem("root", "At least one of email or phoneNumber must be provided")
+
+
+def test_two_bad_fields_are_two_problems() -> None:
+    with pytest.raises(InvalidInput) as error:
+        PLAIN.details(email="doc", phone_number="letters")
+
+    assert [problem.path for problem in error.value.problems] == ["email", "phoneNumber"]
+
+
+def test_one_bad_field_is_one_problem_even_if_the_other_is_absent() -> None:
+    with pytest.raises(InvalidInput) as email:
+        PLAIN.details(email="doc")
+    with pytest.raises(InvalidInput) as phone_number:
+        PLAIN.details(email="null", phone_number="letters")
+
+    assert only_problem(email).path == "email"
+    assert only_problem(phone_number).path == "phoneNumber"
+
+
+def test_messages_never_repeat_the_value() -> None:
+    with pytest.raises(InvalidInput) as error:
+        PLAIN.details(email="secret", phone_number="+1secret2")
+    ignored = PLAIN.details(email="[object Object]", phone_number="123").ignored
+
+    assert "secret" not in error.value.message
+    assert ignored == (Ignored("email", "email is a word for a missing value; it counts as not given"),)
+
+
+def test_identifiers_sort_by_kind_and_then_by_value() -> None:
+    email = Identifier(IdentifierKind.EMAIL, "z@z")
+    phone_number = Identifier(IdentifierKind.PHONE_NUMBER, "1")
+
+    assert sorted([phone_number, email]) == [email, phone_number]
+
+
+# What must hold for everything
+
+
+def assert_settled(normalise: Callable[[object], str | None], given: object, longest: int = 254) -> None:
+    """The value is refused as input, absent, or normalised for good."""
+    try:
+        value = normalise(given)
+    except InvalidInput:
+        return
+    if value is not None:
+        assert normalise(value) == value
+        assert 0 < len(value) <= longest
+        assert not set(value) & set(BLANKS)
+        assert not any(unicodedata.category(char) in {"Cc", "Cs"} for char in value)
+
+
+many = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+any_character = st.characters(exclude_categories=[])
+near_email = st.lists(
+    st.sampled_from(
+        [
+            "@",
+            "@",
+            ".",
+            "a",
+            "Σ",
+            "\u03b1",
+            "\u0130",
+            "\u212a",
+            "\u1e9e",
+            "\u0301",
+            "\u0345",
+            "\u3002",
+            "xn--",
+            "-",
+        ]
+    )
+    | st.sampled_from([" ", "\u200d", "null", "\u00ad", "\uff20", "\u05d0", "\u0661", "é" * 60])
+    | any_character,
+    max_size=12,
+).map("".join)
+email_shaped = st.builds(
+    "{}@{}{}".format, st.text(min_size=1), st.text(min_size=1), st.sampled_from(["", ".de", "\u3002DE"])
+)
+digits = st.text(st.sampled_from("0123456789") | st.characters(categories=["Nd"]), min_size=1, max_size=14)
+phone_shaped = st.builds(
+    "{}{}{}{}{}".format,
+    st.sampled_from(["", "", "tel:", "TEL: ", " "]),
+    st.sampled_from(
+        ["", "+", "00", "0", "000", "+0", "+1", "+91", "+44", "+49", "+39", "+54", "+55", "+521", "011"]
+    ),
+    digits,
+    st.sampled_from(["", "", "x", ";ext=", " ext. ", "EXT", "extension ", "xx", "x5x"]),
+    st.just("") | digits,
+)
+near_phone = st.lists(
+    st.sampled_from(
+        ["tel:", "+", "0", "00", "1", "91", "234567", "x", ";ext=", "ext", "ension", "-", "(", " ", "\u200b"]
+    )
+    | any_character,
+    max_size=12,
+).map("".join)
+
+
+@many
+@given(near_email | email_shaped)
+def test_normalising_an_email_twice_changes_nothing(text: str) -> None:
+    assert_settled(PLAIN.email, text)
+
+
+@many
+@given(phone_shaped | near_phone, st.sampled_from(NORMALISATIONS))
+@example("00000123", PLAIN)
+@example("+0049 30 1234567", Normalisation("DE"))
+@example("0x5", Normalisation("DE"))
+def test_normalising_a_phone_number_twice_changes_nothing(text: str, normalisation: Normalisation) -> None:
+    assert_settled(normalisation.phone_number, text, longest=64)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.binary() | st.text(any_character),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@many
+@given(anything, anything, st.sampled_from(NORMALISATIONS))
+def test_whatever_is_given_is_accepted_or_refused_as_input(
+    email: object, phone_number: object, normalisation: Normalisation
+) -> None:
+    assert_settled(normalisation.email, email)
+    assert_settled(normalisation.phone_number, phone_number, longest=64)
+    try:
+        details = normalisation.details(email=email, phone_number=phone_number)
+    except InvalidInput as refused:
+        names = [problem.path for problem in refused.problems]
+    else:
+        names = [str(identifier.kind) for identifier in details.identifiers]
+
+    assert names in (
+        ["root"],
+        ["email"],
+        ["phoneNumber"],
+        ["email", "phoneNumber"],
+        ["phone_number"],
+        ["email", "phone_number"],
+    )
+
+
+@many
+@given(email_shaped | near_email, phone_shaped, st.sampled_from(NORMALISATIONS))
+def test_details_agree_with_the_single_fields(
+    email: str, phone_number: str, normalisation: Normalisation
+) -> None:
+    try:
+        details = normalisation.details(email=email, phone_number=phone_number)
+    except InvalidInput:
+        return
+    assert details.email == normalisation.email(email)
+    assert details.phone_number == normalisation.phone_number(phone_number)
+    assert details.raw == {"email": email, "phoneNumber": phone_number}

@@ -1,0 +1,245 @@
+"""The service, on every database."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from identity_graphql.domain.identifiers import Normalisation
+from identity_graphql.domain.reconcile import Decision
+from identity_graphql.errors import ConfigurationError, Gone, IdentityError, InvalidInput
+from identity_graphql.service import IdentityService
+from identity_graphql.storage import Storage
+from tests.databases import Database, empty
+from tests.oracle import Oracle, random_requests
+
+
+def answer(decision: Decision) -> dict[str, Any]:
+    cluster = decision.cluster
+    return {
+        "primaryContactId": cluster.primary.id,
+        "emails": list(cluster.emails),
+        "phoneNumbers": list(cluster.phone_numbers),
+        "secondaryContactIds": list(cluster.secondary_contact_ids),
+        "outcome": decision.outcome.value,
+    }
+
+
+def decided(result: Decision | IdentityError) -> Decision:
+    assert isinstance(result, Decision), result
+    return result
+
+
+async def test_the_first_ids_are_one_two_three(service: IdentityService) -> None:
+    contacts = [(await service.identify(email=f"{n}@x.io")).contact for n in range(3)]
+
+    assert [contact and contact.id for contact in contacts] == [1, 2, 3]
+
+
+async def test_two_thousand_random_requests_equal_the_brute_force_model(
+    service: IdentityService, database: Database
+) -> None:
+    oracle = Oracle()
+
+    for number, (email, phone_number) in enumerate(random_requests(2026, 2000, people=150)):
+        expected = oracle.identify(email, phone_number)
+        decision = await service.identify(email=email, phone_number=phone_number)
+        assert answer(decision) == expected, f"request {number}"
+
+    rows = await database.check()
+    assert len(rows["contact"]) == len(oracle.rows)
+
+
+async def test_a_repeat_writes_nothing_at_all(service: IdentityService, database: Database) -> None:
+    said = [("a@x.io", "111"), ("b@x.io", "111"), ("c@x.io", "333"), ("a@x.io", "333"), ("b@x.io", "333")]
+    for email, phone_number in said:
+        await service.identify(email=email, phone_number=phone_number)
+    before = await database.dump()
+
+    for email, phone_number in [*said, ("A@X.io", " 1-1-1 "), ("a@x.io", None), (None, "333")]:
+        decision = await service.identify(email=email, phone_number=phone_number)
+        assert decision.outcome == "UNCHANGED"
+        assert (decision.contact, decision.demoted) == (None, ())
+
+    assert await database.dump() == before
+
+
+async def test_a_merge_without_a_contact_is_in_the_log(service: IdentityService, database: Database) -> None:
+    await service.identify(email="george@hillvalley.edu", phone_number="919191")
+    await service.identify(email="biffsucks@hillvalley.edu", phone_number="717171")
+
+    decision = await service.identify(email="george@hillvalley.edu", phone_number="717171")
+
+    assert decision.outcome == "MERGED"
+    rows = await database.check()
+    event = rows["event"][-1]
+    assert event["outcome"] == "MERGED"
+    assert (event["contact_id"], event["primary_id"]) == (None, 1)
+    assert event["demoted"] == [{"id": 2, "version_before": 1, "version_after": 2}]
+    assert event["raw"] == {"email": "george@hillvalley.edu", "phoneNumber": "717171"}
+    assert event["norm"] == "1"
+    assert [contact["version"] for contact in rows["contact"]] == [2, 2]
+
+
+async def test_the_event_keeps_what_was_typed(service: IdentityService, database: Database) -> None:
+    await service.identify(email="  Foo@Bar.COM ", phone_number=12345)
+
+    (event,) = (await database.tables())["event"]
+    assert event["raw"] == {"email": "  Foo@Bar.COM ", "phoneNumber": 12345}
+    assert (event["email"], event["phone_number"]) == ("foo@bar.com", "12345")
+
+
+async def test_updated_at_changes_only_with_the_own_link(service: IdentityService, database: Database) -> None:
+    for email, phone_number in [("a@x.io", "111"), ("b@x.io", "222"), ("b2@x.io", "222"), ("a2@x.io", "111")]:
+        await service.identify(email=email, phone_number=phone_number)
+    before = {row["id"]: row for row in (await database.tables())["contact"]}
+
+    await service.identify(email="a@x.io", phone_number="222")
+
+    after = {row["id"]: row for row in (await database.tables())["contact"]}
+    changed = [i for i in after if after[i]["updated_at"] != before[i]["updated_at"]]
+    assert changed == [2, 3]
+    assert after[1]["changed_at"] > before[1]["changed_at"]
+
+
+async def test_identify_many_answers_each_item_alone(service: IdentityService, database: Database) -> None:
+    results = await service.identify_many([("a@x.io", "111"), ("broken", None), ("a@x.io", "222"), (None, "222")])
+
+    assert isinstance(results[1], InvalidInput)
+    good = [decided(result) for result in results if result is not results[1]]
+    assert [decision.outcome for decision in good] == ["CREATED", "LINKED", "UNCHANGED"]
+    assert [decision.cluster.primary.id for decision in good] == [1, 1, 1]
+    assert [decision.cluster.secondary_contact_ids for decision in good] == [(), (2,), (2,)]
+    await database.check()
+
+
+async def test_a_thousand_items_are_one_batch(service: IdentityService, database: Database) -> None:
+    requests = random_requests(7, 1000, people=120)
+    oracle = Oracle()
+    expected = [oracle.identify(*request) for request in requests]
+
+    results = await service.identify_many(requests)
+
+    assert [answer(decided(result)) for result in results] == expected
+    await database.check()
+
+
+@pytest.mark.parametrize("count", [0, 1001])
+async def test_identify_many_takes_one_to_a_thousand_items(sqlite: Database, count: int) -> None:
+    storage = sqlite.open()
+
+    with pytest.raises(InvalidInput):
+        await IdentityService(storage, Normalisation()).identify_many([("a@x.io", None)] * count)
+
+    await storage.close()
+
+
+values = st.sampled_from([None, *range(4)])
+histories = st.lists(
+    st.tuples(values, values).filter(lambda said: said != (None, None)), min_size=1, max_size=14
+)
+cuts = st.lists(st.integers(1, 5), min_size=14, max_size=14)
+
+
+@given(history=histories, sizes=cuts)
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+async def test_one_batch_many_batches_and_one_by_one_give_the_same(
+    database: Database, storage: Storage, history: list[tuple[int | None, int | None]], sizes: list[int]
+) -> None:
+    service = IdentityService(storage, Normalisation())
+    said: list[tuple[object, object]] = [
+        (None if e is None else f"{e}@x.io", None if p is None else f"555{p}") for e, p in history
+    ]
+    remaining = iter(said)
+    batches = [batch for size in sizes if (batch := list(itertools.islice(remaining, size)))]
+    seen = []
+    for way in ([said], batches, [[one] for one in said]):
+        await empty_again(database)
+        answers = [
+            answer(decided(result)) for batch in way for result in await service.identify_many(batch)
+        ]
+        rows = await database.check()
+        contacts = [(row["email"], row["phone_number"], row["linked_id"]) for row in rows["contact"]]
+        seen.append((answers, contacts))
+
+    assert seen[0] == seen[1] == seen[2]
+
+
+async def empty_again(database: Database) -> None:
+    if database.name == "sqlite":
+        await sqlite_empty(database)
+    else:
+        await empty(database)
+
+
+async def sqlite_empty(database: Database) -> None:
+    import sqlalchemy as sa
+
+    storage = database.open(size=1)
+    async with storage.transaction() as connection:
+        for table in ("pair", "identifier", "event", "sqlite_sequence"):
+            await connection.execute(sa.text(f"DELETE FROM {table}"))
+        await connection.execute(sa.text("DELETE FROM contact WHERE linked_id IS NOT NULL"))
+        await connection.execute(sa.text("DELETE FROM contact"))
+    await storage.close()
+
+
+async def test_a_cluster_is_found_by_any_id_email_or_phone_number(service: IdentityService) -> None:
+    await service.identify(email="a@x.io", phone_number="111")
+    await service.identify(email="b@x.io", phone_number="222")
+    expected = (await service.identify(email="a@x.io", phone_number="222")).cluster
+
+    assert await service.cluster(contact_id=1) == expected
+    assert await service.cluster(contact_id=2) == expected
+    assert await service.cluster(email=" B@x.io") == expected
+    assert await service.cluster(phone_number="+0222".removeprefix("+0")) == expected
+    assert await service.cluster(email="nobody@x.io") is None
+    assert await service.cluster(contact_id=99) is None
+    assert await service.cluster(contact_id=2**70) is None
+
+
+async def test_a_look_up_writes_nothing(service: IdentityService, database: Database) -> None:
+    before = await database.dump()
+
+    await service.cluster(email="nobody@x.io")
+
+    assert await database.dump() == before
+
+
+async def test_a_deleted_contact_is_gone_and_its_cluster_no_longer_has_it(
+    service: IdentityService, storage: Storage
+) -> None:
+    import sqlalchemy as sa
+
+    await service.identify(email="a@x.io", phone_number="111")
+    await service.identify(email="b@x.io", phone_number="111")
+    async with storage.transaction() as connection:
+        await connection.execute(sa.text("UPDATE contact SET deleted_at = updated_at WHERE id = 2"))
+        await connection.execute(sa.text("DELETE FROM identifier WHERE contact_id = 2"))
+
+    with pytest.raises(Gone):
+        await service.cluster(contact_id=2)
+    cluster = await service.cluster(contact_id=1)
+    assert cluster is not None
+    assert cluster.emails == ("a@x.io",)
+    (contact,) = await service.contacts([2])
+    assert contact is not None
+    assert contact.deleted_at == contact.updated_at
+
+
+async def test_another_normalisation_than_the_log_has_is_refused_with_advice(storage: Storage) -> None:
+    indian = IdentityService(storage, Normalisation("IN"))
+    await indian.check_normalisation()
+    await indian.identify(phone_number="+919999999999")
+
+    await indian.check_normalisation()
+    with pytest.raises(ConfigurationError, match=r"1:IN.*DEFAULT_REGION.*ACCEPT_NORMALISATION_CHANGE=true"):
+        await IdentityService(storage, Normalisation()).check_normalisation()
