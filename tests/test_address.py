@@ -112,7 +112,11 @@ async def test_a_relative_file_is_in_the_working_directory(
         await connection.execute(text("CREATE TABLE t (id INTEGER)"))
     await engine.dispose()
 
-    assert [path.name for path in tmp_path.iterdir()] == ["my dev.db"]
+    assert names(tmp_path) == ["my dev.db"]
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
 
 
 @pytest.mark.parametrize(
@@ -186,7 +190,7 @@ def test_what_cannot_be_read_is_refused(given: str, named: str) -> None:
         ("mysql://h/d?schema=x", "'schema'", "accepted for MySQL and MariaDB"),
         ("file:d.db?schema=x", "'schema'", "accepted for SQLite"),
         ("file:d.db?mode=ro", "'mode'", "accepted for SQLite"),
-        ("postgres://h/d?sslmode=require&ssl-mode=require", "'ssl-mode' is given twice", "'sslmode'"),
+        ("postgres://h/d?sslmode=require&ssl-mode=require", "'ssl-mode' is given twice", "another spelling"),
         ("postgres://h/d?pgbouncer", "name=value", "accepted for PostgreSQL"),
         ("postgres://h/d?%20=x", "name=value", "accepted for PostgreSQL"),
         ("postgres://h/d?connection_limit=0", "'connection_limit'", "from 1 to 1000"),
@@ -504,12 +508,12 @@ BROKEN = [
 
 @pytest.mark.parametrize("given", BROKEN)
 def test_no_error_ever_shows_a_password(given: str) -> None:
+    refused: ConfigurationError | None = None
     try:
-        address = Address.parse(given)
+        shown = repr(Address.parse(given))  # some of them are an address after all
     except ConfigurationError as error:
-        shown = f"{error} {error!r} {error.args} {error.__cause__!r} {error.__context__!r}"
-        assert error.__cause__ is error.__context__ is None
-    else:  # some of them are an address after all
-        shown = f"{address} {address!r}"
+        refused, shown = error, f"{error} {error!r} {error.args}"
 
     assert PASSWORD not in shown
+    if refused is not None:
+        assert refused.__cause__ is refused.__context__ is None

@@ -93,7 +93,9 @@ async def test_the_event_keeps_what_was_typed(service: IdentityService, database
     assert (event["email"], event["phone_number"]) == ("foo@bar.com", "12345")
 
 
-async def test_updated_at_changes_only_with_the_own_link(service: IdentityService, database: Database) -> None:
+async def test_updated_at_changes_only_with_the_own_link(
+    service: IdentityService, database: Database
+) -> None:
     for email, phone_number in [("a@x.io", "111"), ("b@x.io", "222"), ("b2@x.io", "222"), ("a2@x.io", "111")]:
         await service.identify(email=email, phone_number=phone_number)
     before = {row["id"]: row for row in (await database.tables())["contact"]}
@@ -107,7 +109,9 @@ async def test_updated_at_changes_only_with_the_own_link(service: IdentityServic
 
 
 async def test_identify_many_answers_each_item_alone(service: IdentityService, database: Database) -> None:
-    results = await service.identify_many([("a@x.io", "111"), ("broken", None), ("a@x.io", "222"), (None, "222")])
+    results = await service.identify_many(
+        [("a@x.io", "111"), ("broken", None), ("a@x.io", "222"), (None, "222")]
+    )
 
     assert isinstance(results[1], InvalidInput)
     good = [decided(result) for result in results if result is not results[1]]
@@ -163,9 +167,7 @@ async def test_one_batch_many_batches_and_one_by_one_give_the_same(
     seen = []
     for way in ([said], batches, [[one] for one in said]):
         await empty_again(database)
-        answers = [
-            answer(decided(result)) for batch in way for result in await service.identify_many(batch)
-        ]
+        answers = [answer(decided(result)) for batch in way for result in await service.identify_many(batch)]
         rows = await database.check()
         contacts = [(row["email"], row["phone_number"], row["linked_id"]) for row in rows["contact"]]
         seen.append((answers, contacts))

@@ -27,7 +27,9 @@ def primary(id: int, email: str | None, phone_number: str | None, *, at: datetim
     )
 
 
-def found(*clusters: Cluster, pairs: set[tuple[str, str]] | None = None, now: datetime = NOW + 60 * TICK) -> Found:
+def found(
+    *clusters: Cluster, pairs: set[tuple[str, str]] | None = None, now: datetime = NOW + 60 * TICK
+) -> Found:
     return Found(clusters, frozenset(pairs or ()), now)
 
 
@@ -84,7 +86,10 @@ def test_a_merge_moves_the_secondaries_of_the_demoted_primary() -> None:
     plan = reconcile([request("george@hillvalley.edu", "717171")], found(GEORGE, biff))
 
     at = plan.events[0].at
-    assert [(contact.id, contact.linked_id, contact.updated_at) for contact in plan.relinks] == [(2, 1, at), (3, 1, at)]
+    assert [(contact.id, contact.linked_id, contact.updated_at) for contact in plan.relinks] == [
+        (2, 1, at),
+        (3, 1, at),
+    ]
 
 
 def test_the_oldest_primary_wins_and_ties_go_to_the_smaller_id() -> None:
@@ -109,7 +114,9 @@ def test_a_pair_seen_for_the_first_time_is_observed_and_seen_again_is_nothing() 
     assert again.cluster == first.cluster
 
 
-@pytest.mark.parametrize("said", [("george@hillvalley.edu", None), (None, "919191"), ("george@hillvalley.edu", "919191")])
+@pytest.mark.parametrize(
+    "said", [("george@hillvalley.edu", None), (None, "919191"), ("george@hillvalley.edu", "919191")]
+)
 def test_what_is_known_changes_nothing(said: tuple[str | None, str | None]) -> None:
     plan = reconcile([request(*said)], found(GEORGE, pairs={("george@hillvalley.edu", "919191")}))
 
@@ -120,7 +127,12 @@ def test_what_is_known_changes_nothing(said: tuple[str | None, str | None]) -> N
 
 
 def test_a_later_request_of_a_batch_sees_what_an_earlier_one_decided() -> None:
-    batch = [request("a@x.io", "111"), request("a@x.io", "222"), request("b@x.io", "222"), request("a@x.io", "111")]
+    batch = [
+        request("a@x.io", "111"),
+        request("a@x.io", "222"),
+        request("b@x.io", "222"),
+        request("a@x.io", "111"),
+    ]
 
     plan = reconcile(batch, found())
 
@@ -161,10 +173,10 @@ histories = st.lists(st.tuples(values, values).filter(lambda said: said != (None
 
 @given(histories)
 @settings(max_examples=300, deadline=None)
-def test_any_batch_gives_the_answers_of_the_brute_force_model(history: Sequence[tuple[int | None, int | None]]) -> None:
-    said = [
-        (None if e is None else f"{e}@x.io", None if p is None else f"555{p}") for e, p in history
-    ]
+def test_any_batch_gives_the_answers_of_the_brute_force_model(
+    history: Sequence[tuple[int | None, int | None]],
+) -> None:
+    said = [(None if e is None else f"{e}@x.io", None if p is None else f"555{p}") for e, p in history]
     oracle = Oracle()
     expected = [oracle.identify(*one) for one in said]
 

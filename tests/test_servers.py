@@ -56,6 +56,10 @@ def test_a_server_runs_on_a_port_that_no_client_is_given(server: Server) -> None
     assert 20000 <= server.port < 30000
 
 
+def test_a_server_is_out_of_reach_of_the_terminals_ctrl_c(server: Server) -> None:
+    assert os.getsid(server.pid) != os.getsid(0)
+
+
 def test_a_commit_survives_an_outage_on_the_same_port(server: Server) -> None:
     server.query("CREATE DATABASE outage")
     table = "public.kept" if server.name == "postgresql" else "outage.kept"

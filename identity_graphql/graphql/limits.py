@@ -93,7 +93,9 @@ def limits_rule(limits: Limits) -> type[ASTValidationRule]:
                 self._check("levels", cost.depth, limits.depth)
                 self._check("fields", cost.fields, limits.fields)
                 self._check("aliases", cost.aliases, limits.aliases)
-                self._check("directives", cost.directives + len(operation.directives or ()), limits.directives)
+                self._check(
+                    "directives", cost.directives + len(operation.directives or ()), limits.directives
+                )
 
         def _check(self, what: str, number: int, limit: int) -> None:
             if number > limit:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import strawberry
+from graphql import GraphQLError
 from strawberry import ID
 from strawberry.schema.config import StrawberryConfig
+from strawberry.types import ExecutionContext
 
 from identity_graphql.graphql.context import Info
 from identity_graphql.graphql.extensions import CodedErrors, document_cache
@@ -36,7 +38,11 @@ class Query:
         description="The cluster of exactly one of: any of its contacts' ids, an email, a phone number. Writes nothing."
     )
     async def cluster(
-        self, info: Info, id: ID | None = None, email: str | None = None, phone_number: PhoneNumber | None = None
+        self,
+        info: Info,
+        id: ID | None = None,
+        email: str | None = None,
+        phone_number: PhoneNumber | None = None,
     ) -> Cluster | None:
         found = await info.context.service.cluster(
             contact_id=None if id is None else contact_id(id), email=email, phone_number=phone_number
@@ -72,13 +78,25 @@ class Mutation:
         description="`identify` for up to 1,000 items, in order, in one batch. An item that fails does so alone."
     )
     async def identify_many(self, info: Info, items: list[IdentifyInput]) -> list[IdentifyItem]:
-        results = await info.context.service.identify_many([(item.email, item.phone_number) for item in items])
+        results = await info.context.service.identify_many(
+            [(item.email, item.phone_number) for item in items]
+        )
         return [IdentifyItem.from_domain(result) for result in results]
 
 
-def build_schema() -> strawberry.Schema:
+class Schema(strawberry.Schema):
+    def process_errors(
+        self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
+    ) -> None:
+        """Log nothing: Strawberry's own way logs every mistake of a client, with the text of its query.
+
+        What is no client's mistake is logged by `CodedErrors`.
+        """
+
+
+def build_schema() -> Schema:
     """The schema, with what every operation goes through: limits, the document cache, coded errors."""
-    return strawberry.Schema(
+    return Schema(
         Query,
         Mutation,
         extensions=[CodedErrors, document_cache()],

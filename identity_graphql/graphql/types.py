@@ -35,7 +35,8 @@ def _phone_number(value: object) -> object:
     if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
         return value
     raise GraphQLError(
-        "PhoneNumber takes a string or an integer.", extensions={"code": "BAD_USER_INPUT", "field": "phoneNumber"}
+        "PhoneNumber takes a string or an integer.",
+        extensions={"code": "BAD_USER_INPUT", "field": "phoneNumber"},
     )
 
 
@@ -177,7 +178,9 @@ class Contact:
         return found and Cluster.from_domain(found)
 
 
-@strawberry.type(description="All live contacts of one customer. Lists begin with the primary's values, then by seniority.")
+@strawberry.type(
+    description="All live contacts of one customer. Lists begin with the primary's values, then by seniority."
+)
 class Cluster:
     entity: strawberry.Private[domain.Cluster]
     id: ID = strawberry.field(description="The primary's id.")

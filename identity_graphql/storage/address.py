@@ -1,8 +1,8 @@
 """DATABASE_URL as people have it, read into what the storage can open.
 
-What is not in the tables is refused at start, by name, rather than lost on the way. No error repeats a value: where
-a special character was not percent-encoded, any part of the URL may be a piece of the password. For the same reason
-no error is raised while another one is handled.
+What is not in the tables is refused at start, by name, rather than lost on the way. No error repeats a value:
+where a special character was not percent-encoded, any part of the URL may be a piece of the password. For the
+same reason no error is raised while another one is handled.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ _SCHEMES = {
     "file": Backend.SQLITE,
 }
 _SCHEMES_ACCEPTED = (
-    "accepted: postgresql:// (or postgres://, postgresql+asyncpg://), mysql:// or mariadb:// (or with +asyncmy), "
-    "sqlite:/// (or sqlite+aiosqlite:///) and file:./dev.db"
+    "accepted: postgresql:// (or postgres://, postgresql+asyncpg://), mysql:// or mariadb:// (or +asyncmy),"
+    " sqlite:/// (or sqlite+aiosqlite:///) and file:./dev.db"
 )
 _DRIVERS = {
     Backend.POSTGRESQL: "postgresql+asyncpg",
@@ -116,8 +116,8 @@ _MEANT = {
     Backend.MYSQL: _TLS | {"charset", "connect_timeout", "connection_limit", "pool_timeout", "socket"},
     Backend.SQLITE: {"pool_timeout"},
 }
-# Harmless to drop: requests have a deadline of their own, the drivers choose the encoding and the negotiation of
-# TLS that every server knows, and channel binding, which asyncpg does not have, is a second lock behind TLS.
+# Harmless to drop: requests have a deadline of their own, the drivers choose the encoding and a negotiation
+# of TLS that every server knows, and channel binding, which asyncpg lacks, is a second lock behind TLS.
 _IGNORED = {
     Backend.POSTGRESQL: {
         "channel_binding",
@@ -154,7 +154,7 @@ class _Parameters:
     def parse(cls, backend: Backend, query: str) -> _Parameters:
         meant, ignored = _MEANT[backend], _IGNORED[backend]
         accepted = f"accepted for {_LABELS[backend]}: {', '.join(sorted(meant | ignored))}"
-        parameters = cls({}, [])
+        parameters, seen = cls({}, []), set()
         for piece in filter(None, query.split("&")):
             name, equals, value = piece.partition("=")
             if not equals or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,60}", name):
@@ -163,13 +163,13 @@ class _Parameters:
             key = _ALIASES.get(key, key)
             if key not in meant | ignored:
                 raise _refusal(f"the parameter {name!r} is not known; {accepted}")
-            if key in parameters.given:
-                raise _refusal(
-                    f"the parameter {name!r} is given twice, here or as {parameters.given[key][0]!r}"
-                )
-            parameters.given[key] = (name, unquote_plus(value))
+            if key in seen:
+                raise _refusal(f"the parameter {name!r} is given twice, if only in another spelling")
+            seen.add(key)
             if key in ignored:
                 parameters.ignored.append(name)
+            else:
+                parameters.given[key] = (name, unquote_plus(value))
         return parameters
 
     def text(self, key: str) -> str | None:
@@ -217,7 +217,7 @@ def _server(backend: Backend, rest: str, query: str) -> tuple[URL, _Parameters]:
     # The last @ counts: before it may stand the user@server of Azure, or a password that was not encoded.
     user, _, place = authority.rpartition("@")
     name, _, password = user.partition(":")
-    match = re.fullmatch(r"(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::([^:]*))?", place)
+    match = re.fullmatch(r"(?:\[([^\[\]]*:[^\[\]]*)\]|([^:\[\]]*))(?::([^:]*))?", place)
     if match is None and "," not in place:
         raise _refusal(f"host and port cannot be told apart; an IPv6 address stands in brackets; {_ENCODE}")
     if match is None or "," in place:
@@ -248,9 +248,8 @@ def _postgresql(url: URL, parameters: _Parameters) -> Address:
         )
     settings = {"application_name": parameters.text("application_name") or "identity_graphql", "jit": "off"}
     arguments: dict[str, Any] = {"server_settings": settings}
-    if url.host and url.host.startswith(
-        "/"
-    ):  # the folder of a socket; in a URL, a colon in it would be a port
+    if url.host and url.host.startswith("/"):
+        # The folder of a socket. Not left in the URL: there, a colon in it would announce a port.
         arguments["host"] = url.host
         url = url.set(host="")
     if (mode := _encryption(Backend.POSTGRESQL, parameters)) is not None:
@@ -263,8 +262,8 @@ def _postgresql(url: URL, parameters: _Parameters) -> Address:
     if schema is not None:
         if not schema or "," in schema or schema == "$user" or len(schema.encode()) > 63:
             raise parameters.refusal("schema", "must be the name of one schema, of at most 63 bytes")
-        # PgBouncer refuses it, unless it is told to track it (track_extra_parameters) or to drop it, which would
-        # be another schema: better refused than dropped here.
+        # PgBouncer refuses it, unless it is told to track it (track_extra_parameters) or to drop it, which
+        # would be another schema: better refused there than dropped here.
         plain = re.fullmatch(r"[a-z_][a-z0-9_]*", schema)
         settings["search_path"] = schema if plain else '"' + schema.replace('"', '""') + '"'
     cached = parameters.whole("statement_cache_size", 0, 100_000)
@@ -299,6 +298,10 @@ def _mysql(url: URL, parameters: _Parameters) -> Address:
         arguments["unix_socket"] = socket
     if timeout := parameters.seconds("connect_timeout"):
         arguments["connect_timeout"] = timeout
+    if url.password and not url.password.isascii():
+        arguments["password"] = (
+            url.password.encode()
+        )  # what servers hash; asyncmy would send Latin-1, or fail
     mode = _encryption(Backend.MYSQL, parameters)
     if isinstance(mode, ssl.SSLContext):
         arguments["ssl"] = mode

@@ -87,9 +87,9 @@ def _find() -> sa.CompoundSelect[Any]:
         .cte("touched")
     )
     nothing = sa.null()
-    seen = sa.select(
-        nothing, pair.c.email, pair.c.phone_number, *[nothing] * 8
-    ).where(pair.c.email.in_(_list("pair_emails")), pair.c.phone_number.in_(_list("pair_phone_numbers")))
+    seen = sa.select(nothing, pair.c.email, pair.c.phone_number, *[nothing] * 8).where(
+        pair.c.email.in_(_list("pair_emails")), pair.c.phone_number.in_(_list("pair_phone_numbers"))
+    )
     now = sa.select(nothing, nothing, nothing, nothing, clock(), *[nothing] * 6)
     return sa.union_all(*_clusters(touched), seen, now)
 
@@ -116,7 +116,9 @@ def _page_of_clusters() -> sa.CompoundSelect[Any]:
     touched = (
         sa.select(primary.c.id.label("primary_id"))
         .where(
-            primary.c.linked_id.is_(None), primary.c.deleted_at.is_(None), primary.c.id > sa.bindparam("after")
+            primary.c.linked_id.is_(None),
+            primary.c.deleted_at.is_(None),
+            primary.c.id > sa.bindparam("after"),
         )
         .order_by(primary.c.id)
         .limit(sa.bindparam("limit"))
@@ -141,7 +143,12 @@ PAGE_OF_CONTACTS = (
 
 # A queue, not a judge: it only keeps writers of one cluster from overtaking each other for ever.
 # NO KEY UPDATE where there is such a thing: it lets the foreign keys of others pass.
-LOCK = sa.select(contact.c.id).where(contact.c.id.in_(_list("ids"))).order_by(contact.c.id).with_for_update(key_share=True)
+LOCK = (
+    sa.select(contact.c.id)
+    .where(contact.c.id.in_(_list("ids")))
+    .order_by(contact.c.id)
+    .with_for_update(key_share=True)
+)
 
 # No further condition: with `linked_id IS NULL` MariaDB takes another index, and deadlocks.
 SWAP = (

@@ -1,0 +1,92 @@
+"""Servers of the program for the tests: in this process, or as processes of their own. Always real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import uvicorn
+from pydantic import SecretStr
+
+from identity_graphql.app import create_app
+from identity_graphql.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+JSON = {"content-type": "application/json"}
+
+
+def settings_for(url: str, **settings: Any) -> Settings:
+    """Settings that depend on nothing around the tests."""
+    return Settings(_env_file=None, database_url=SecretStr(url), **settings)
+
+
+@asynccontextmanager
+async def serving(url: str, **settings: Any) -> AsyncIterator[httpx2.AsyncClient]:
+    """A server in this process on a free port, and a client of it."""
+    app = create_app(settings_for(url, **settings))
+    config = uvicorn.Config(
+        app,
+        port=0,
+        http="httptools",
+        access_log=False,
+        log_level="error",
+        lifespan="on",
+        timeout_keep_alive=75,
+    )
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    try:
+        while not server.started:
+            assert not task.done(), "the server did not start"
+            await asyncio.sleep(0.005)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        await task
+
+
+@asynccontextmanager
+async def process(url: str, **environment: str) -> AsyncIterator[str]:
+    """`serve` as a process of its own on a free port; its address."""
+    clean = {
+        name: value for name, value in os.environ.items() if name.upper().lower() not in Settings.model_fields
+    }
+    program = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "identity_graphql", "serve", "--port", "0"),
+        cwd=ROOT,
+        env={**clean, "LOG_LEVEL": "WARNING", "DATABASE_URL": url, **environment},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert program.stdout is not None
+    try:
+        address = ""
+        async with asyncio.timeout(60):
+            while not address:
+                line = (await program.stdout.readline()).decode()
+                assert line, "the server did not start"
+                if "Health" in line:
+                    address = line.split()[-1].removesuffix("/health")
+            async with httpx2.AsyncClient(base_url=address) as client:
+                while not await _answers(client):
+                    await asyncio.sleep(0.02)
+        yield address
+    finally:
+        if program.returncode is None:
+            program.terminate()
+        await program.wait()
+        program._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - else it warns that it is open
+
+
+async def _answers(client: httpx2.AsyncClient) -> bool:
+    try:
+        return (await client.get("/live")).status_code == 200
+    except httpx2.TransportError:
+        return False
