@@ -19,7 +19,7 @@ from identity_graphql.service import IdentityService
 from identity_graphql.settings import Settings
 from identity_graphql.storage import Storage
 from identity_graphql.storage.address import Address
-from identity_graphql.storage.dialect import Pool
+from identity_graphql.storage.dialect import DEFAULT_WAIT, Pool
 
 
 def open_storage(settings: Settings) -> Storage:
@@ -29,7 +29,7 @@ def open_storage(settings: Settings) -> Storage:
         log.warning("database_url.ignored", parameter=name)
     pool = Pool(
         size=address.pool_size or settings.pool_size,
-        timeout=Pool.timeout if address.pool_timeout is None else address.pool_timeout,
+        timeout=DEFAULT_WAIT if address.pool_timeout is None else address.pool_timeout,
         isolation_level=settings.isolation_level,
     )
     return Storage.open(address, pool)

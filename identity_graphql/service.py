@@ -55,9 +55,7 @@ class IdentityService:
     async def identify_many(self, items: Sequence[tuple[object, object]]) -> list[Decision | IdentityError]:
         """`identify` for each (email, phone number), in order, in one batch. An item that fails does so alone."""
         if not 1 <= len(items) <= LARGEST_BATCH:
-            raise InvalidInput(
-                Problem("items", f"Between 1 and {LARGEST_BATCH:,} items can be identified at once.")
-            )
+            raise InvalidInput(Problem("items", f"Between 1 and {LARGEST_BATCH:,} items can be identified at once."))
         results: dict[int, Decision | IdentityError] = {}
         batch: dict[int, Request] = {}
         for position, (email, phone_number) in enumerate(items):
@@ -97,9 +95,7 @@ class IdentityService:
 
     async def clusters_of(self, contact_ids: Sequence[int]) -> list[Cluster | None]:
         """The present clusters of these contacts; None for deleted and unknown ones."""
-        found = await self._in_time(
-            self._storage.clusters_of({i for i in contact_ids if 0 < i <= LARGEST_ID})
-        )
+        found = await self._in_time(self._storage.clusters_of({i for i in contact_ids if 0 < i <= LARGEST_ID}))
         return [found.get(i) for i in contact_ids]
 
     async def page_of_contacts(self, *, after: int, limit: int) -> list[Contact]:
@@ -113,7 +109,7 @@ class IdentityService:
     async def is_ready(self) -> bool:
         """Whether the database can be reached and has this program's revision or a newer one."""
         try:
-            return await self._in_time(self._storage.is_migrated(), timeout=min(2.0, self._timeout))
+            return await self._in_time(self._storage.is_migrated(), at_most=min(2.0, self._timeout))
         except Busy:
             return False
 
@@ -188,13 +184,13 @@ class IdentityService:
         except TimeoutError:
             raise Busy from None
 
-    async def _in_time(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+    async def _in_time(self, work: Coroutine[Any, Any, T], at_most: float | None = None) -> T:
         """The result of this work, or Busy: the answer does not wait until a hung connection is cleaned up."""
         task = asyncio.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._finished)
         try:
-            done, _ = await asyncio.wait({task}, timeout=timeout or self._timeout)
+            done, _ = await asyncio.wait({task}, timeout=at_most or self._timeout)
         except asyncio.CancelledError:
             task.cancel()
             raise

@@ -59,21 +59,13 @@ class Settings(BaseSettings):
     request_timeout: float = Field(
         10.0, gt=0, description="Seconds after which a request is answered with 503 / BUSY at the latest."
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="The least that is logged."
-    )
-    log_format: Literal["console", "json"] = Field(
-        "console", description="`console` for people, `json` for machines."
-    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="The least that is logged.")
+    log_format: Literal["console", "json"] = Field("console", description="`console` for people, `json` for machines.")
 
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return (
-            tuple(part.strip() for part in value.split(",") if part.strip())
-            if isinstance(value, str)
-            else value
-        )
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("isolation_level", "log_level", mode="before")
     @classmethod
@@ -86,8 +78,5 @@ class Settings(BaseSettings):
         try:
             return cls()
         except ValidationError as error:
-            lines = [
-                f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}"
-                for e in error.errors(include_input=False)
-            ]
+            lines = [f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors(include_input=False)]
             raise ConfigurationError("These settings cannot be used:\n  " + "\n  ".join(lines)) from None

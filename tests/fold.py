@@ -9,7 +9,7 @@ Rows = dict[Any, dict[str, Any]]
 
 
 def fold(events: Iterable[Mapping[str, Any]]) -> dict[str, Rows]:
-    """Contacts by id, identifiers by (kind, value), pairs by (email, phone number), from events in seq order."""
+    """Contacts by id, identifiers by (kind, value), pairs by (email, phone), from events in seq order."""
     contacts: Rows = {}
     identifiers: Rows = {}
     pairs: Rows = {}

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,7 @@ class Guard:
         try:
             self._server.wait(15)
         except subprocess.TimeoutExpired:
-            self._signal(signal.SIGKILL)
-            self._server.wait()
+            self._kill()
         self._server = None
 
     def freeze(self) -> None:
@@ -105,9 +104,22 @@ class Guard:
         if self._server is None or self._server.poll() is not None:
             return
         self._server.send_signal(number)
-        for child in children(self._server.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, number)
+        send(number, children(self._server.pid))
+
+    def _kill(self) -> None:
+        if self._server is None:
+            return
+        self.freeze()
+        orphans = list(children(self._server.pid))  # before it dies: then they are nobody's children
+        self._server.kill()
+        self._server.wait()
+        send(signal.SIGKILL, orphans)
+
+
+def send(number: signal.Signals, processes: Iterable[int]) -> None:
+    for pid in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def children(parent: int) -> Iterator[int]:

@@ -17,20 +17,15 @@ Node = tuple[str, str]
 
 @dataclass
 class Oracle:
-    rows: list[tuple[int, str | None, str | None]] = field(
-        default_factory=list
-    )  # in the order of their birth
+    rows: list[tuple[int, str | None, str | None]] = field(default_factory=list)  # in the order of their birth
     edges: defaultdict[Node, set[Node]] = field(default_factory=lambda: defaultdict(set))
 
     def identify(self, email: str | None, phone_number: str | None) -> dict[str, Any]:
         """The answer under the contract `flat`, and the outcome."""
-        nodes = [("email", email)] * (email is not None) + [("phone", phone_number)] * (
-            phone_number is not None
-        )
+        said = (("email", email), ("phone", phone_number))
+        nodes: list[Node] = [(kind, value) for kind, value in said if value is not None]
         nodes_known = [node in self.edges for node in nodes]
-        before = [
-            frozenset(self.reach(node)) for node, known in zip(nodes, nodes_known, strict=True) if known
-        ]
+        before = [frozenset(self.reach(node)) for node, known in zip(nodes, nodes_known, strict=True) if known]
         paired = len(nodes) == 2 and nodes[1] in self.edges.get(nodes[0], ())
         for node in nodes:
             self.edges[node].update(nodes)

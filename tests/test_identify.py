@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -45,9 +46,9 @@ async def test_two_thousand_random_requests_equal_the_brute_force_model(
 ) -> None:
     oracle = Oracle()
 
-    for number, (email, phone_number) in enumerate(random_requests(2026, 2000, people=150)):
-        expected = oracle.identify(email, phone_number)
-        decision = await service.identify(email=email, phone_number=phone_number)
+    for number, said in enumerate(random_requests(2026, 2000, people=150)):
+        expected = oracle.identify(*said)
+        decision = await service.identify(email=said[0], phone_number=said[1])
         assert answer(decision) == expected, f"request {number}"
 
     rows = await database.check()
@@ -93,9 +94,7 @@ async def test_the_event_keeps_what_was_typed(service: IdentityService, database
     assert (event["email"], event["phone_number"]) == ("foo@bar.com", "12345")
 
 
-async def test_updated_at_changes_only_with_the_own_link(
-    service: IdentityService, database: Database
-) -> None:
+async def test_updated_at_changes_only_with_the_own_link(service: IdentityService, database: Database) -> None:
     for email, phone_number in [("a@x.io", "111"), ("b@x.io", "222"), ("b2@x.io", "222"), ("a2@x.io", "111")]:
         await service.identify(email=email, phone_number=phone_number)
     before = {row["id"]: row for row in (await database.tables())["contact"]}
@@ -109,9 +108,7 @@ async def test_updated_at_changes_only_with_the_own_link(
 
 
 async def test_identify_many_answers_each_item_alone(service: IdentityService, database: Database) -> None:
-    results = await service.identify_many(
-        [("a@x.io", "111"), ("broken", None), ("a@x.io", "222"), (None, "222")]
-    )
+    results = await service.identify_many([("a@x.io", "111"), ("broken", None), ("a@x.io", "222"), (None, "222")])
 
     assert isinstance(results[1], InvalidInput)
     good = [decided(result) for result in results if result is not results[1]]
@@ -143,9 +140,7 @@ async def test_identify_many_takes_one_to_a_thousand_items(sqlite: Database, cou
 
 
 values = st.sampled_from([None, *range(4)])
-histories = st.lists(
-    st.tuples(values, values).filter(lambda said: said != (None, None)), min_size=1, max_size=14
-)
+histories = st.lists(st.tuples(values, values).filter(lambda said: said != (None, None)), min_size=1, max_size=14)
 cuts = st.lists(st.integers(1, 5), min_size=14, max_size=14)
 
 
@@ -166,32 +161,13 @@ async def test_one_batch_many_batches_and_one_by_one_give_the_same(
     batches = [batch for size in sizes if (batch := list(itertools.islice(remaining, size)))]
     seen = []
     for way in ([said], batches, [[one] for one in said]):
-        await empty_again(database)
+        await empty(database)
         answers = [answer(decided(result)) for batch in way for result in await service.identify_many(batch)]
         rows = await database.check()
         contacts = [(row["email"], row["phone_number"], row["linked_id"]) for row in rows["contact"]]
         seen.append((answers, contacts))
 
     assert seen[0] == seen[1] == seen[2]
-
-
-async def empty_again(database: Database) -> None:
-    if database.name == "sqlite":
-        await sqlite_empty(database)
-    else:
-        await empty(database)
-
-
-async def sqlite_empty(database: Database) -> None:
-    import sqlalchemy as sa
-
-    storage = database.open(size=1)
-    async with storage.transaction() as connection:
-        for table in ("pair", "identifier", "event", "sqlite_sequence"):
-            await connection.execute(sa.text(f"DELETE FROM {table}"))
-        await connection.execute(sa.text("DELETE FROM contact WHERE linked_id IS NOT NULL"))
-        await connection.execute(sa.text("DELETE FROM contact"))
-    await storage.close()
 
 
 async def test_a_cluster_is_found_by_any_id_email_or_phone_number(service: IdentityService) -> None:
@@ -219,8 +195,6 @@ async def test_a_look_up_writes_nothing(service: IdentityService, database: Data
 async def test_a_deleted_contact_is_gone_and_its_cluster_no_longer_has_it(
     service: IdentityService, storage: Storage
 ) -> None:
-    import sqlalchemy as sa
-
     await service.identify(email="a@x.io", phone_number="111")
     await service.identify(email="b@x.io", phone_number="111")
     async with storage.transaction() as connection:

@@ -122,9 +122,7 @@ class Cluster:
         """The phone numbers that this cluster claims, by first sighting; the primary's comes first."""
         claimed = {contact.phone_number for contact in self.contacts if contact.claims_phone_number}
         return tuple(
-            dict.fromkeys(
-                c.phone_number for c in self.contacts if c.phone_number and c.phone_number in claimed
-            )
+            dict.fromkeys(c.phone_number for c in self.contacts if c.phone_number and c.phone_number in claimed)
         )
 
     def observed(self, at: datetime) -> Self:
@@ -142,8 +140,7 @@ class Cluster:
         Both sides count the event, so that whoever has seen either of them notices.
         """
         moved = [
-            replace(contact, linked_id=self.primary.id, updated_at=at)
-            for contact in younger.observed(at).contacts
+            replace(contact, linked_id=self.primary.id, updated_at=at) for contact in younger.observed(at).contacts
         ]
         return self.of((*self.observed(at).contacts, *moved))
 

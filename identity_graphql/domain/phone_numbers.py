@@ -28,9 +28,7 @@ def normalised_phone_number(text: str, region: str | None) -> str | None:
     bare = "".join(str(unicodedata.decimal(char, char)) for char in text.translate(_PUNCTUATION))
     match = _PHONE_NUMBER.fullmatch(bare)
     if match is None:
-        raise ValueError(
-            "must have only digits, a + in front and an extension of at most 8 digits at the end"
-        )
+        raise ValueError("must have only digits, a + in front and an extension of at most 8 digits at the end")
     plus, digits, extension = match["plus"], match["digits"], match["extension"]
     if digits and not digits.strip("0"):
         return None

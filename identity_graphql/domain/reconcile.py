@@ -106,9 +106,7 @@ class _World:
 
     found: Found
     clusters: dict[int, Cluster] = field(init=False)
-    homes: dict[Identifier, int] = field(
-        init=False
-    )  # claimed identifier -> primary, at the time of the claim
+    homes: dict[Identifier, int] = field(init=False)  # claimed identifier -> primary, at the time of the claim
     merged: dict[int, int] = field(init=False)  # demoted primary -> the primary that took it over
     pairs: set[tuple[str, str]] = field(init=False)
     created: int = field(init=False)

@@ -46,9 +46,7 @@ class Turn:
     of it happens in one transaction behind the locks on the primaries that the last try saw.
     """
 
-    def __init__(
-        self, storage: Storage, queued: AsyncConnection | None = None, locked: Collection[int] = ()
-    ) -> None:
+    def __init__(self, storage: Storage, queued: AsyncConnection | None = None, locked: Collection[int] = ()) -> None:
         self._storage = storage
         self._queued = queued
         self._locked = frozenset(locked)
@@ -94,33 +92,23 @@ class Turn:
         await self._claim(connection, tables.identifier, claims)
         await self._relink(connection, [contact.renumbered(ids) for contact in plan.relinks])
         events = [event.renumbered(ids) for event in plan.events]
-        seqs = await self._storage.dialect.insert(
-            connection, tables.event, [_event_row(event) for event in events]
-        )
+        seqs = await self._storage.dialect.insert(connection, tables.event, [_event_row(event) for event in events])
         # After the events, whose numbers they carry. No two writers meet here: each of them holds the claim or
         # the swap that makes the pair new.
         pairs = sorted((*event.pair, seq) for event, seq in zip(events, seqs, strict=True) if event.pair)
         await self._claim(connection, tables.pair, pairs)
         return ids
 
-    async def _insert_contacts(
-        self, connection: AsyncConnection, contacts: Sequence[Contact]
-    ) -> dict[int, int]:
+    async def _insert_contacts(self, connection: AsyncConnection, contacts: Sequence[Contact]) -> dict[int, int]:
         if not contacts:
             return {}
-        numbers = await self._storage.dialect.insert(
-            connection, tables.contact, [_contact_row(c) for c in contacts]
-        )
+        numbers = await self._storage.dialect.insert(connection, tables.contact, [_contact_row(c) for c in contacts])
         ids = {contact.id: number for contact, number in zip(contacts, numbers, strict=True)}
         # Linked to a primary of the same batch: its id was not known before.
-        await self._relink(
-            connection, [c.renumbered(ids) for c in contacts if (c.linked_id or 0) >= PROVISIONAL]
-        )
+        await self._relink(connection, [c.renumbered(ids) for c in contacts if (c.linked_id or 0) >= PROVISIONAL])
         return ids
 
-    async def _claim(
-        self, connection: AsyncConnection, table: sa.Table, rows: Sequence[tuple[Any, ...]]
-    ) -> None:
+    async def _claim(self, connection: AsyncConnection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert rows whose key must be new: whoever was faster has it."""
         if not rows:
             return
@@ -215,9 +203,7 @@ class Storage:
 
     async def clusters_of(self, contact_ids: Collection[int]) -> dict[int, Cluster]:
         """The clusters of these contacts, by contact id; deleted and unknown ones are missing."""
-        rows = await self._rows(
-            statements.CLUSTERS_OF_CONTACTS, {"ids": statements.padded(sorted(contact_ids), 0)}
-        )
+        rows = await self._rows(statements.CLUSTERS_OF_CONTACTS, {"ids": statements.padded(sorted(contact_ids), 0)})
         found = statements.clusters_from_rows(rows)
         return {contact.id: cluster for cluster in found for contact in cluster.contacts}
 

@@ -205,9 +205,7 @@ def _is_whole(value: str, low: int, high: int) -> bool:
     return re.fullmatch(r"[0-9]{1,9}", value) is not None and low <= int(value) <= high
 
 
-_ENCODE = (
-    "special characters of a user name or password must be percent-encoded (@ is %40, # is %23, / is %2F)"
-)
+_ENCODE = "special characters of a user name or password must be percent-encoded (@ is %40, # is %23, / is %2F)"
 
 
 def _server(backend: Backend, rest: str, query: str) -> tuple[URL, _Parameters]:
@@ -243,9 +241,7 @@ def _server(backend: Backend, rest: str, query: str) -> tuple[URL, _Parameters]:
 
 def _postgresql(url: URL, parameters: _Parameters) -> Address:
     if not (url.host or url.database):
-        raise _refusal(
-            "neither a host nor a database is named, as in postgresql://user:password@localhost/identity"
-        )
+        raise _refusal("neither a host nor a database is named, as in postgresql://user:password@localhost/identity")
     settings = {"application_name": parameters.text("application_name") or "identity_graphql", "jit": "off"}
     arguments: dict[str, Any] = {"server_settings": settings}
     if url.host and url.host.startswith("/"):
@@ -287,9 +283,7 @@ def _unique_statement_name() -> str:
 def _mysql(url: URL, parameters: _Parameters) -> Address:
     socket = parameters.text("socket")
     if not url.database or not (url.host or socket):
-        raise _refusal(
-            "host (or socket=) and database must be named, as in mysql://user:password@localhost/identity"
-        )
+        raise _refusal("host (or socket=) and database must be named, as in mysql://user:password@localhost/identity")
     if url.host and url.host.startswith("/"):
         raise _refusal("the folder or file of a socket is not a host; write ?socket=/path/of/the.sock")
     parameters.word("charset", {"utf8mb4": True})  # the only one that holds every character
@@ -299,9 +293,7 @@ def _mysql(url: URL, parameters: _Parameters) -> Address:
     if timeout := parameters.seconds("connect_timeout"):
         arguments["connect_timeout"] = timeout
     if url.password and not url.password.isascii():
-        arguments["password"] = (
-            url.password.encode()
-        )  # what servers hash; asyncmy would send Latin-1, or fail
+        arguments["password"] = url.password.encode()  # what servers hash; asyncmy would send Latin-1, or fail
     mode = _encryption(Backend.MYSQL, parameters)
     if isinstance(mode, ssl.SSLContext):
         arguments["ssl"] = mode
@@ -416,6 +408,4 @@ def _context(
         pass
     else:
         return context
-    raise _refusal(
-        f"the file of the parameter {unreadable!r} cannot be read, or is not what it should be (PEM)"
-    )
+    raise _refusal(f"the file of the parameter {unreadable!r} cannot be read, or is not what it should be (PEM)")

@@ -38,12 +38,15 @@ class Engines:
         await self.write.dispose()
 
 
+DEFAULT_WAIT = 2.0
+
+
 @dataclass(frozen=True, slots=True)
 class Pool:
     """Connections kept at most, seconds to wait for one, and the isolation level of the transactions."""
 
     size: int = 10
-    timeout: float = 2.0
+    timeout: float = DEFAULT_WAIT
     isolation_level: str = "READ COMMITTED"
 
 

@@ -27,9 +27,7 @@ MIGRATION_WAIT = 120  # seconds
 class MySQL:
     def engines(self, address: Address, pool: Pool) -> Engines:
         arguments = dict(address.connect_args)
-        arguments["init_command"] = (
-            f"SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT}, sql_mode = 'TRADITIONAL'"
-        )
+        arguments["init_command"] = f"SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT}, sql_mode = 'TRADITIONAL'"
         engine = create_async_engine(
             address.url,
             connect_args=arguments,

@@ -51,9 +51,7 @@ def _members(touched: sa.CTE, member: sa.FromClause, link: sa.ColumnElement[bool
             email.c.contact_id.is_not(None).label("claims_email"),
             phone_number.c.contact_id.is_not(None).label("claims_phone_number"),
         )
-        .select_from(
-            touched.join(member, link).outerjoin(email, on_email).outerjoin(phone_number, on_phone_number)
-        )
+        .select_from(touched.join(member, link).outerjoin(email, on_email).outerjoin(phone_number, on_phone_number))
         .where(member.c.deleted_at.is_(None))
     )
 
@@ -144,10 +142,7 @@ PAGE_OF_CONTACTS = (
 # A queue, not a judge: it only keeps writers of one cluster from overtaking each other for ever.
 # NO KEY UPDATE where there is such a thing: it lets the foreign keys of others pass.
 LOCK = (
-    sa.select(contact.c.id)
-    .where(contact.c.id.in_(_list("ids")))
-    .order_by(contact.c.id)
-    .with_for_update(key_share=True)
+    sa.select(contact.c.id).where(contact.c.id.in_(_list("ids"))).order_by(contact.c.id).with_for_update(key_share=True)
 )
 
 # No further condition: with `linked_id IS NULL` MariaDB takes another index, and deadlocks.
@@ -167,9 +162,15 @@ NEWEST_NORM = sa.select(event.c.norm).order_by(event.c.seq.desc()).limit(1)
 
 
 def contact_from_row(row: Sequence[Any]) -> Contact:
-    """A row of the statements above, as a contact."""
-    *columns, claims_email, claims_phone_number = row
-    return Contact(*columns, claims_email=bool(claims_email), claims_phone_number=bool(claims_phone_number))
+    """A row of the statements above, as a contact: the columns are in the order of its fields."""
+    *_, version, changed_at, claims_email, claims_phone_number = row
+    return Contact(
+        *row[:7],
+        version=version,
+        changed_at=changed_at,
+        claims_email=bool(claims_email),  # 0 and 1 where the database has no booleans
+        claims_phone_number=bool(claims_phone_number),
+    )
 
 
 def clusters_from_rows(rows: Iterable[Sequence[Any]]) -> tuple[Cluster, ...]:
