@@ -1,0 +1,144 @@
+"""The database goes away while the service runs, and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.databases import Database, Databases
+from tests.serving import serving
+
+SERVERS = ("postgresql", "mariadb")
+IDENTIFY = {"query": "mutation($email: String) { identify(email: $email) { outcome } }"}
+
+
+@pytest.fixture(params=SERVERS)
+async def database(request: pytest.FixtureRequest, databases: Databases) -> Database:
+    return await databases.get(request.param)
+
+
+async def identify(client: httpx2.AsyncClient, email: str) -> httpx2.Response:
+    return await client.post("/identify", json={"email": email})
+
+
+async def recovered(client: httpx2.AsyncClient, email: str) -> httpx2.Response:
+    """The first answer that is not a refusal; at most 15 seconds of them."""
+    async with asyncio.timeout(15):
+        while (response := await identify(client, email)).status_code == 503:
+            await asyncio.sleep(0.05)
+    return response
+
+
+async def assert_refused(client: httpx2.AsyncClient, *, within: float) -> None:
+    started = time.perf_counter()
+    response = await identify(client, "during@x.io")
+    assert time.perf_counter() - started < within
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+    assert response.json()["error"] == "Service Unavailable"
+
+    graphql = (await client.post("/graphql", json={**IDENTIFY, "variables": {"email": "during@x.io"}})).json()
+    assert [error["extensions"]["code"] for error in graphql["errors"]] == ["BUSY"]
+    ready = await client.get("/ready")
+    assert ready.status_code == 503
+    assert (await client.get("/health")).status_code == 200
+
+
+async def test_a_stopped_database_is_503_until_it_is_back(database: Database) -> None:
+    assert database.server is not None
+    async with serving(database.url, request_timeout=3) as client:
+        assert (await identify(client, "before@x.io")).status_code == 200
+
+        database.server.stop()
+        try:
+            await assert_refused(client, within=3.5)
+        finally:
+            database.server.start()
+
+        assert (await recovered(client, "before@x.io")).json()["contact"]["primaryContatctId"] == 1
+        assert (await client.get("/ready")).status_code == 200
+    rows = await database.check()
+    assert [contact["email"] for contact in rows["contact"]] == ["before@x.io"]
+
+
+async def test_a_restart_between_two_requests_is_not_noticed(database: Database) -> None:
+    assert database.server is not None
+    async with serving(database.url) as client:
+        await identify(client, "before@x.io")
+        database.server.stop()
+        database.server.start()
+
+        assert (await identify(client, "after@x.io")).status_code == 200
+
+
+async def test_a_hung_database_is_503_within_the_request_timeout(database: Database) -> None:
+    assert database.server is not None
+    async with serving(database.url, request_timeout=1.5) as client:
+        assert (await identify(client, "before@x.io")).status_code == 200
+
+        database.server.freeze()
+        try:
+            await assert_refused(client, within=2)
+        finally:
+            database.server.thaw()
+
+        assert (await recovered(client, "after@x.io")).status_code == 200
+    await database.check()
+
+
+async def test_an_outage_in_the_middle_of_traffic_loses_nothing_that_was_acknowledged(database: Database) -> None:
+    assert database.server is not None
+    acknowledged: list[str] = []
+    statuses: set[int] = set()
+    over = asyncio.Event()
+
+    async with serving(database.url, request_timeout=3) as client:
+
+        async def customer(number: int) -> None:
+            turn = 0
+            while not over.is_set():
+                email = f"c{number}.{turn}@x.io"
+                response = await client.post("/identify", json={"email": email, "phoneNumber": f"55{number:04}"})
+                statuses.add(response.status_code)
+                if response.status_code == 200:
+                    acknowledged.append(email)
+                    turn += 1
+
+        customers = [asyncio.create_task(customer(number)) for number in range(12)]
+        await asyncio.sleep(0.3)
+        database.server.stop()
+        await asyncio.sleep(0.3)
+        database.server.start()
+        count = len(acknowledged)
+        async with asyncio.timeout(15):
+            while len(acknowledged) < count + 50:
+                await asyncio.sleep(0.02)
+        over.set()
+        await asyncio.gather(*customers)
+
+    rows = await database.check()
+    assert statuses == {200, 503}
+    assert {contact["email"] for contact in rows["contact"]} >= set(acknowledged)
+
+
+async def test_a_locked_sqlite_file_is_503_until_it_is_free(sqlite: Database) -> None:
+    path = Path(sqlite.url.removeprefix("sqlite:///"))
+    async with serving(sqlite.url, request_timeout=1.5) as client:
+        assert (await identify(client, "before@x.io")).status_code == 200
+
+        with sqlite3.connect(path, isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+            response = await identify(client, "during@x.io")
+            assert response.status_code == 503
+            assert response.headers["retry-after"] == "1"
+            assert (await identify(client, "before@x.io")).status_code == 200, "what is known needs no write"
+            other.execute("ROLLBACK")
+        other.close()
+
+        assert (await recovered(client, "after@x.io")).status_code == 200
+    await sqlite.check()
