@@ -10,25 +10,24 @@ Whoever loses rolls back and looks again (`Conflict`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict
 from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from identity_graphql.domain.contacts import PROVISIONAL, Cluster, Contact
-from identity_graphql.domain.events import Event
+from identity_graphql.domain.contacts import Cluster, Contact
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 from identity_graphql.domain.reconcile import Found, Plan
 from identity_graphql.errors import Busy, Conflict, DatabaseAway
-from identity_graphql.storage import migrations, statements, tables
+from identity_graphql.storage import migrations, statements
 from identity_graphql.storage.address import Address, Backend
 from identity_graphql.storage.dialect import Dialect, Engines, Pool, Verdict
 from identity_graphql.storage.mysql import MySQL
 from identity_graphql.storage.postgresql import PostgreSQL
 from identity_graphql.storage.sqlite import SQLite
+from identity_graphql.storage.writes import write
 
 DIALECTS: Mapping[Backend, type[Dialect]] = {
     Backend.POSTGRESQL: PostgreSQL,
@@ -64,71 +63,10 @@ class Turn:
         """
         if self._queued is None:
             async with self._storage.transaction() as connection:
-                return await self._apply(connection, plan)
+                return await write(connection, self._storage.dialect, plan)
         if not self._locked.issuperset(swap.primary_id for swap in plan.swaps):
             raise Conflict("a primary that this turn did not queue for")
-        return await self._apply(self._queued, plan)
-
-    async def _apply(self, connection: AsyncConnection, plan: Plan) -> Mapping[int, int]:
-        # One global order of writes, so that two writers cannot wait for each other.
-        for swap in plan.swaps:
-            swapped = await connection.execute(
-                statements.SWAP,
-                {
-                    "primary_id": swap.primary_id,
-                    "seen": swap.seen,
-                    "new_version": swap.version,
-                    "new_changed_at": swap.changed_at,
-                },
-            )
-            if swapped.rowcount != 1:
-                raise Conflict("a cluster changed since it was read")
-        ids = await self._insert_contacts(connection, plan.contacts)
-        claims = sorted(
-            (identifier.kind.value, identifier.value, ids[contact.id])
-            for contact in plan.contacts
-            for identifier in contact.claims
-        )
-        await self._claim(connection, tables.identifier, claims)
-        await self._relink(connection, [contact.renumbered(ids) for contact in plan.relinks])
-        events = [event.renumbered(ids) for event in plan.events]
-        seqs = await self._storage.dialect.insert(connection, tables.event, [_event_row(event) for event in events])
-        # After the events, whose numbers they carry. No two writers meet here: each of them holds the claim or
-        # the swap that makes the pair new.
-        pairs = sorted((*event.pair, seq) for event, seq in zip(events, seqs, strict=True) if event.pair)
-        await self._claim(connection, tables.pair, pairs)
-        return ids
-
-    async def _insert_contacts(self, connection: AsyncConnection, contacts: Sequence[Contact]) -> dict[int, int]:
-        if not contacts:
-            return {}
-        numbers = await self._storage.dialect.insert(connection, tables.contact, [_contact_row(c) for c in contacts])
-        ids = {contact.id: number for contact, number in zip(contacts, numbers, strict=True)}
-        # Linked to a primary of the same batch: its id was not known before.
-        await self._relink(connection, [c.renumbered(ids) for c in contacts if (c.linked_id or 0) >= PROVISIONAL])
-        return ids
-
-    async def _claim(self, connection: AsyncConnection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Insert rows whose key must be new: whoever was faster has it."""
-        if not rows:
-            return
-        names = [column.name for column in table.columns]
-        try:
-            await connection.execute(table.insert(), [dict(zip(names, row, strict=True)) for row in rows])
-        except sa.exc.IntegrityError as error:
-            if self._storage.dialect.judge(error) is Verdict.DUPLICATE:
-                raise Conflict("somebody else was faster with a new identifier") from None
-            raise
-
-    async def _relink(self, connection: AsyncConnection, contacts: Iterable[Contact]) -> None:
-        groups: dict[tuple[Any, ...], list[int]] = {}
-        for contact in contacts:
-            groups.setdefault((contact.linked_id, contact.updated_at), []).append(contact.id)
-        for (primary_id, at), ids in groups.items():
-            await connection.execute(
-                statements.RELINK,
-                {"ids": statements.padded(sorted(ids), 0), "primary_id": primary_id, "at": at},
-            )
+        return await write(self._queued, self._storage.dialect, plan)
 
 
 class Storage:
@@ -267,34 +205,3 @@ async def _find(connection: AsyncConnection, identifiers: Collection[Identifier]
             now = row[4]
     assert now is not None, "the clock is always among the rows"
     return Found(statements.clusters_from_rows(contacts), frozenset(seen), now)
-
-
-def _contact_row(contact: Contact) -> dict[str, Any]:
-    linked_id = contact.linked_id
-    return {
-        "email": contact.email,
-        "phone_number": contact.phone_number,
-        "linked_id": linked_id if linked_id is not None and linked_id < PROVISIONAL else None,
-        "created_at": contact.created_at,
-        "updated_at": contact.updated_at,
-        "version": contact.version,
-        "changed_at": contact.changed_at,
-    }
-
-
-def _event_row(event: Event) -> dict[str, Any]:
-    return {
-        "at": event.at,
-        "kind": event.kind.value,
-        "outcome": event.outcome.value,
-        "email": event.email,
-        "phone_number": event.phone_number,
-        "raw": dict(event.raw),
-        "norm": event.norm,
-        "contact_id": event.contact_id,
-        "primary_id": event.primary_id,
-        "demoted": [asdict(demotion) for demotion in event.demoted],
-        "version_before": event.version_before,
-        "version_after": event.version_after,
-        "request_id": event.request_id,
-    }

@@ -14,8 +14,8 @@ from identity_graphql.storage.dialect import Engines, Pool, Verdict, insert_retu
 
 # serialization_failure, deadlock_detected, lock_not_available
 RETRY = frozenset({"40001", "40P01", "55P03"})
-# Beside class 08 (connection exception): admin_shutdown, crash_shutdown, cannot_connect_now,
-# database_dropped, query_canceled (a statement timeout), too_many_connections, read_only_sql_transaction (after a failover)
+# Beside class 08 (connection exception): admin_shutdown, crash_shutdown, cannot_connect_now, database_dropped,
+# query_canceled (a statement timeout), too_many_connections, read_only_sql_transaction (a replica after failover)
 AWAY = frozenset({"57P01", "57P02", "57P03", "57P04", "57014", "53300", "25006"})
 MIGRATION_LOCK = 0x1DE7717  # any number that nobody else uses
 

@@ -163,13 +163,19 @@ NEWEST_NORM = sa.select(event.c.norm).order_by(event.c.seq.desc()).limit(1)
 
 def contact_from_row(row: Sequence[Any]) -> Contact:
     """A row of the statements above, as a contact: the columns are in the order of its fields."""
-    *_, version, changed_at, claims_email, claims_phone_number = row
+    id, email, phone_number, linked_id, created_at, updated_at, deleted_at, version, changed_at, *claims = row
     return Contact(
-        *row[:7],
+        id=id,
+        email=email,
+        phone_number=phone_number,
+        linked_id=linked_id,
+        created_at=created_at,
+        updated_at=updated_at,
+        deleted_at=deleted_at,
         version=version,
         changed_at=changed_at,
-        claims_email=bool(claims_email),  # 0 and 1 where the database has no booleans
-        claims_phone_number=bool(claims_phone_number),
+        claims_email=bool(claims[0]),  # 0 and 1 where the database has no booleans
+        claims_phone_number=bool(claims[1]),
     )
 
 

@@ -25,7 +25,7 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value
 
 
-class clock(FunctionElement[datetime]):  # noqa: N801 - reads as an SQL function
+class clock(FunctionElement[datetime]):
     """The database's clock, now: not the start of the transaction, which may have waited for a lock since."""
 
     type = UtcDateTime()

@@ -1,0 +1,125 @@
+"""Write a plan: five kinds of rows, in one global order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from identity_graphql.domain.contacts import PROVISIONAL, Contact
+from identity_graphql.domain.events import Event
+from identity_graphql.domain.reconcile import Plan, Swap
+from identity_graphql.errors import Conflict
+from identity_graphql.storage import statements, tables
+from identity_graphql.storage.dialect import Dialect, Verdict
+
+
+async def write(connection: AsyncConnection, dialect: Dialect, plan: Plan) -> Mapping[int, int]:
+    """Write a plan in the transaction of this connection; the real ids of its new contacts by their provisional ones.
+
+    Every writer writes in this order, so that no two can wait for each other. Raises Conflict, and then the
+    transaction must be rolled back, if anything the plan was decided from is no longer so.
+    """
+    for swap in plan.swaps:
+        await _swap(connection, swap)
+    ids = await _insert_contacts(connection, dialect, plan.contacts)
+    claims = sorted(
+        (identifier.kind.value, identifier.value, ids[contact.id])
+        for contact in plan.contacts
+        for identifier in contact.claims
+    )
+    await _claim(connection, dialect, tables.identifier, claims)
+    await _relink(connection, [contact.renumbered(ids) for contact in plan.relinks])
+    events = [event.renumbered(ids) for event in plan.events]
+    seqs = await dialect.insert(connection, tables.event, [_event_row(event) for event in events])
+    # After the events, whose numbers they carry. No two writers meet here: each of them holds the claim or the
+    # swap that makes the pair new.
+    pairs = sorted((*event.pair, seq) for event, seq in zip(events, seqs, strict=True) if event.pair)
+    await _claim(connection, dialect, tables.pair, pairs)
+    return ids
+
+
+async def _swap(connection: AsyncConnection, swap: Swap) -> None:
+    """Presence: the cluster must be as it was read."""
+    swapped = await connection.execute(
+        statements.SWAP,
+        {
+            "primary_id": swap.primary_id,
+            "seen": swap.seen,
+            "new_version": swap.version,
+            "new_changed_at": swap.changed_at,
+        },
+    )
+    if swapped.rowcount != 1:
+        raise Conflict("a cluster changed since it was read")
+
+
+async def _claim(
+    connection: AsyncConnection, dialect: Dialect, table: sa.Table, rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """Absence: insert rows whose key must be new. Whoever was faster has it."""
+    if not rows:
+        return
+    names = [column.name for column in table.columns]
+    try:
+        await connection.execute(table.insert(), [dict(zip(names, row, strict=True)) for row in rows])
+    except sa.exc.IntegrityError as error:
+        if dialect.judge(error) is Verdict.DUPLICATE:
+            raise Conflict("somebody else was faster with a new identifier") from None
+        raise
+
+
+async def _insert_contacts(
+    connection: AsyncConnection, dialect: Dialect, contacts: Sequence[Contact]
+) -> dict[int, int]:
+    if not contacts:
+        return {}
+    numbers = await dialect.insert(connection, tables.contact, [_contact_row(contact) for contact in contacts])
+    ids = {contact.id: number for contact, number in zip(contacts, numbers, strict=True)}
+    # Linked to a primary of the same batch: its id was not known before.
+    await _relink(connection, [c.renumbered(ids) for c in contacts if (c.linked_id or 0) >= PROVISIONAL])
+    return ids
+
+
+async def _relink(connection: AsyncConnection, contacts: Iterable[Contact]) -> None:
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for contact in contacts:
+        groups.setdefault((contact.linked_id, contact.updated_at), []).append(contact.id)
+    for (primary_id, at), ids in groups.items():
+        await connection.execute(
+            statements.RELINK, {"ids": statements.padded(sorted(ids), 0), "primary_id": primary_id, "at": at}
+        )
+
+
+def _contact_row(contact: Contact) -> dict[str, Any]:
+    linked_id = contact.linked_id
+    return {
+        "email": contact.email,
+        "phone_number": contact.phone_number,
+        "linked_id": linked_id if linked_id is not None and linked_id < PROVISIONAL else None,
+        "created_at": contact.created_at,
+        "updated_at": contact.updated_at,
+        "version": contact.version,
+        "changed_at": contact.changed_at,
+    }
+
+
+def _event_row(event: Event) -> dict[str, Any]:
+    return {
+        "at": event.at,
+        "kind": event.kind.value,
+        "outcome": event.outcome.value,
+        "email": event.email,
+        "phone_number": event.phone_number,
+        "raw": dict(event.raw),
+        "norm": event.norm,
+        "contact_id": event.contact_id,
+        "primary_id": event.primary_id,
+        "demoted": [asdict(demotion) for demotion in event.demoted],
+        "version_before": event.version_before,
+        "version_after": event.version_after,
+        "request_id": event.request_id,
+    }
