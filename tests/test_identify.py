@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from identity_graphql.domain.identifiers import Normalisation
 from identity_graphql.domain.reconcile import Decision
-from identity_graphql.errors import ConfigurationError, Gone, IdentityError, InvalidInput
+from identity_graphql.errors import ConfigurationError, Gone, IdentityError, InvalidInput, Unexpected
 from identity_graphql.service import IdentityService
 from identity_graphql.storage import Storage
 from tests.databases import Database, empty
@@ -56,7 +57,13 @@ async def test_two_thousand_random_requests_equal_the_brute_force_model(
 
 
 async def test_a_repeat_writes_nothing_at_all(service: IdentityService, database: Database) -> None:
-    said = [("a@x.io", "111"), ("b@x.io", "111"), ("c@x.io", "333"), ("a@x.io", "333"), ("b@x.io", "333")]
+    said: list[tuple[str | None, str | None]] = [
+        ("a@x.io", "111"),
+        ("b@x.io", "111"),
+        ("c@x.io", "333"),
+        ("a@x.io", "333"),
+        ("b@x.io", "333"),
+    ]
     for email, phone_number in said:
         await service.identify(email=email, phone_number=phone_number)
     before = await database.dump()
@@ -137,6 +144,51 @@ async def test_identify_many_takes_one_to_a_thousand_items(sqlite: Database, cou
         await IdentityService(storage, Normalisation()).identify_many([("a@x.io", None)] * count)
 
     await storage.close()
+
+
+POISON = {
+    "postgresql": (
+        "CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN IF NEW.email = 'poison@x.io' THEN RAISE EXCEPTION 'poisoned %', NEW.email; END IF; RETURN NEW; END $$",
+        "CREATE TRIGGER poison BEFORE INSERT ON contact FOR EACH ROW EXECUTE FUNCTION poison()",
+    ),
+    "mariadb": (
+        "CREATE TRIGGER poison BEFORE INSERT ON contact FOR EACH ROW IF NEW.email = 'poison@x.io'"
+        " THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'poisoned'; END IF",
+    ),
+    "sqlite": (
+        "CREATE TRIGGER poison BEFORE INSERT ON contact WHEN NEW.email = 'poison@x.io'"
+        " BEGIN SELECT RAISE(ABORT, 'poisoned'); END",
+    ),
+}
+ANTIDOTE = {
+    "postgresql": ("DROP TRIGGER poison ON contact", "DROP FUNCTION poison"),
+    "mariadb": ("DROP TRIGGER poison",),
+    "sqlite": ("DROP TRIGGER poison",),
+}
+
+
+async def test_a_request_that_the_database_refuses_fails_alone(
+    service: IdentityService, storage: Storage, database: Database
+) -> None:
+    async def run(statements: tuple[str, ...]) -> None:
+        async with storage.transaction() as connection:
+            for statement in statements:
+                await connection.execute(sa.text(statement))
+
+    await run(POISON[database.name])
+    try:
+        with structlog.testing.capture_logs() as logs:
+            results = await service.identify_many([("a@x.io", "111"), ("poison@x.io", "222"), ("b@x.io", "111")])
+    finally:
+        await run(ANTIDOTE[database.name])
+
+    assert isinstance(results[1], Unexpected)
+    assert [decided(results[n]).outcome for n in (0, 2)] == ["CREATED", "LINKED"]
+    assert [entry["event"] for entry in logs] == ["batch.failed", "request.failed"]
+    assert "poison@x.io" not in repr(logs)
+    rows = await database.check()
+    assert [contact["email"] for contact in rows["contact"]] == ["a@x.io", "b@x.io"]
 
 
 values = st.sampled_from([None, *range(4)])

@@ -132,7 +132,7 @@ _BLANK = re.compile(f"[{_BLANKS}]")
 _NULL_WORDS = frozenset({"null", "undefined", "none", "nan", "n/a", "[object object]"})
 
 _LONGEST_TEXT = 1_024
-"""Far above what fits, even if four code points compose to one. To order a run of accents is quadratic."""
+"""Far above what fits, blanks around it included. The log keeps what was given, and NFC is quadratic in accents."""
 
 _LONGEST_EMAIL = 254
 
@@ -149,12 +149,11 @@ def _present(value: str | Ignored | None) -> str | None:
 
 def _text(field: str, given: str) -> str | Ignored | None:
     """The text in NFC without blanks around it, if it says anything."""
+    if len(given) > _LONGEST_TEXT:
+        raise _refused(field, "is too long")
     if _CONTROL.search(given):
         raise _refused(field, "must not contain control characters or unpaired surrogates")
-    text = given.strip(_BLANKS)
-    if len(text) > _LONGEST_TEXT:
-        raise _refused(field, "is too long")
-    text = unicodedata.normalize("NFC", text)
+    text = unicodedata.normalize("NFC", given).strip(_BLANKS)
     if text.lower() in _NULL_WORDS:
         return Ignored(field, f"{field} is a word for a missing value; it counts as not given")
     return text or None

@@ -29,11 +29,11 @@ class SQLite:
         # Writers take turns in one connection instead of polling the file for their turn. Isolation needs no
         # setting: a transaction of SQLite is always serializable.
         return Engines(
-            read=self._engine(address, begin="BEGIN", size=pool.size, timeout=pool.timeout),
-            write=self._engine(address, begin="BEGIN IMMEDIATE", size=1, timeout=pool.timeout),
+            read=self._engine(address, size=pool.size, timeout=pool.timeout),
+            write=_immediate(self._engine(address, size=1, timeout=pool.timeout)),
         )
 
-    def _engine(self, address: Address, *, begin: str, size: int, timeout: float) -> AsyncEngine:
+    def _engine(self, address: Address, *, size: int, timeout: float) -> AsyncEngine:
         engine = create_async_engine(
             address.url,
             connect_args=dict(address.connect_args),
@@ -50,11 +50,6 @@ class SQLite:
             for pragma in PRAGMAS:
                 cursor.execute(f"PRAGMA {pragma}")
             cursor.close()
-
-        @sa.event.listens_for(engine.sync_engine, "begin")
-        def begin_transaction(connection: sa.Connection) -> None:
-            # IMMEDIATE: a transaction that reads first and writes later could not be retried inside.
-            connection.exec_driver_sql(begin)
 
         return engine
 
@@ -76,3 +71,13 @@ class SQLite:
     @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:
         yield  # BEGIN IMMEDIATE is the lock
+
+
+def _immediate(engine: AsyncEngine) -> AsyncEngine:
+    """Take the write lock at once: a transaction that reads first and writes later could not be retried inside."""
+
+    @sa.event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
