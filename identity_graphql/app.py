@@ -17,16 +17,19 @@ from identity_graphql.graphql.view import GraphQLEndpoint
 from identity_graphql.observability import RequestId, configure, log
 from identity_graphql.service import IdentityService
 from identity_graphql.settings import Settings
-from identity_graphql.storage import Storage
+from identity_graphql.storage import Storage, migrations
 from identity_graphql.storage.address import Address
 from identity_graphql.storage.dialect import DEFAULT_WAIT, Pool
 
 
+def address_of(settings: Settings) -> Address:
+    """Where the data is. Printed without the password."""
+    return Address.parse(settings.database_url.get_secret_value())
+
+
 def open_storage(settings: Settings) -> Storage:
     """The database that the settings name."""
-    address = Address.parse(settings.database_url.get_secret_value())
-    for name in address.ignored:
-        log.warning("database_url.ignored", parameter=name)
+    address = address_of(settings)
     pool = Pool(
         size=address.pool_size or settings.pool_size,
         timeout=DEFAULT_WAIT if address.pool_timeout is None else address.pool_timeout,
@@ -35,33 +38,59 @@ def open_storage(settings: Settings) -> Storage:
     return Storage.open(address, pool)
 
 
-async def migrate(settings: Settings, *, reset: bool = False) -> None:
-    """Bring the database to this program's revision; with ``reset``, empty it first."""
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[Storage]:
+    """The database for a while, at start: what is wrong with it is told in one sentence."""
     storage = open_storage(settings)
     try:
-        await storage.migrate(reset=reset)
+        with migrations.explained(address_of(settings)):
+            yield storage
     finally:
         await storage.close()
 
 
+async def migrate(settings: Settings, *, reset: bool = False) -> None:
+    """Bring the database to this program's revision; with ``reset``, empty it first. Raises ConfigurationError."""
+    async with _opened(settings) as storage:
+        await storage.migrate(reset=reset)
+
+
+async def prepare(settings: Settings) -> None:
+    """See to what must be so before the first request. Raises ConfigurationError, which says what to do."""
+    async with _opened(settings) as storage:
+        await _prepare(settings, storage, _service(settings, storage))
+
+
+async def _prepare(settings: Settings, storage: Storage, service: IdentityService) -> None:
+    if not await storage.is_migrated():
+        if not settings.auto_migrate:
+            log.warning("database.not_migrated", hint="Run `identity-graphql migrate`; until then /ready answers 503.")
+            return
+        await storage.migrate()
+    if not settings.accept_normalisation_change:
+        await service.check_normalisation()
+
+
+def _service(settings: Settings, storage: Storage) -> IdentityService:
+    return IdentityService(storage, Normalisation(settings.default_region), timeout=settings.request_timeout)
+
+
 def create_app(settings: Settings) -> Starlette:
     """The application. Opens the database when it starts, and closes it when it stops."""
+    for name in address_of(settings).ignored:
+        log.warning("database_url.ignored", parameter=name)
     storage = open_storage(settings)
-    service = IdentityService(
-        storage, Normalisation(settings.default_region), timeout=settings.request_timeout
-    )
+    service = _service(settings, storage)
     contract = rest.CONTRACTS[settings.rest_contract.value]
     draining = False
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         nonlocal draining
-        if settings.auto_migrate:
-            await storage.migrate()
-        if not settings.accept_normalisation_change:
-            await service.check_normalisation()
+        await _prepare(settings, storage, service)
         yield
         draining = True
+        await service.close()
         await storage.close()
 
     middleware = [Middleware(RequestId)]

@@ -4,32 +4,100 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import signal
 import socket
+import sys
+import textwrap
 from collections.abc import Iterator
-from typing import Annotated
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
 
 import typer
 import uvicorn
+from pydantic import SecretStr
+from uvicorn.supervisors import ChangeReload
 
 from identity_graphql import __version__
-from identity_graphql.app import create_app, migrate as migrate_database
+from identity_graphql.app import address_of, create_app, prepare
+from identity_graphql.app import migrate as migrate_database
 from identity_graphql.errors import ConfigurationError, IdentityError
 from identity_graphql.graphql.schema import build_schema
-from identity_graphql.observability import configure
+from identity_graphql.observability import configure, describe, log
 from identity_graphql.settings import Settings
 
+GRACE = 25
+"""Seconds that requests under way get to finish when the server is told to stop."""
+
+# "\b" keeps the lines that follow it as they are.
+HELP = """Online identity reconciliation: which customer is this?
+
+\b
+identity-graphql serve            try it: http://localhost:8000, the data in ./identity.db
+identity-graphql serve --help     examples, and every setting
+
+Settings come from the environment, or else from the file .env in the working directory."""
+
+SERVE = """Migrate the database (unless AUTO_MIGRATE=false), then serve GraphQL and REST.
+
+\b
+identity-graphql serve
+identity-graphql serve --port 8001 --reload
+DATABASE_URL=postgresql://user:password@db/identity HOST=0.0.0.0 identity-graphql serve
+
+\b
+curl localhost:8000/identify -H 'Content-Type: application/json' \\
+     -d '{"email": "ann@example.com", "phoneNumber": "123456"}'
+
+SIGTERM and Ctrl-C let requests under way finish. Several processes may serve one database."""
+
+MIGRATE = """Bring the database to this program's revision.
+
+\b
+identity-graphql migrate
+DATABASE_URL=postgresql://user:password@db/identity identity-graphql migrate
+identity-graphql migrate --reset --yes      empty it, without a question
+
+Safe to run beside a server, and by several at once. `serve` does it by itself, unless AUTO_MIGRATE=false: then
+this is how to do it beforehand, with a DATABASE_URL whose user may create tables."""
+
+SCHEMA = """Print the GraphQL schema (SDL), for code generators and reviews. Needs no database.
+
+\b
+identity-graphql schema > schema.graphql"""
+
+
+def _settings_help() -> str:
+    """Every setting: name, what it does, default."""
+    lines = []
+    for name, field in Settings.model_fields.items():
+        text = (field.description or "").replace("`", "")
+        if default := written(field.get_default()):
+            text += f" [default: {default}]"
+        lines += [name.upper(), *textwrap.wrap(text, 76, initial_indent="  ", subsequent_indent="  ")]
+    return "\b\nSettings:\n" + "\n".join(lines)
+
+
+def written(value: object) -> str:
+    """A setting's value as one writes it in the environment; empty for none."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, tuple):
+        return ",".join(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
+
+
 app = typer.Typer(
-    help="Online identity reconciliation: which customer is this?\n\n"
-    "Settings come from the environment or from .env; the README lists them. "
-    "Without any, the data is in ./identity.db and the server on http://localhost:8000.",
+    help=HELP,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # a traceback may show the values of local variables
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-GRACE = 25
-"""Seconds that requests under way get to finish when the server is told to stop."""
 
 
 @contextlib.contextmanager
@@ -44,71 +112,51 @@ def _explained() -> Iterator[None]:
 
 def _settings(**overrides: object) -> Settings:
     settings = Settings.load()
-    settings = settings.model_copy(
-        update={name: value for name, value in overrides.items() if value is not None}
-    )
+    settings = settings.model_copy(update={name: value for name, value in overrides.items() if value is not None})
     configure(level=settings.log_level, form=settings.log_format)
     return settings
 
 
-@app.command()
+@app.command(help=SERVE, epilog=_settings_help())
 def serve(
-    host: Annotated[
-        str | None, typer.Option(help="The address to listen on [default: HOST, or 127.0.0.1]")
-    ] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on, instead of HOST.")] = None,
     port: Annotated[
-        int | None, typer.Option(help="The port; 0 takes a free one [default: PORT, or 8000]")
+        int | None, typer.Option(min=0, max=65535, help="The port, instead of PORT; 0 takes a free one.")
     ] = None,
-    reload: Annotated[bool, typer.Option("--reload", help="Start again when the code changes.")] = False,
+    reload: Annotated[bool, typer.Option("--reload", help="Start again when the program's code changes.")] = False,
 ) -> None:
-    """Migrate the database (unless AUTO_MIGRATE=false) and serve GraphQL and REST."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # While it runs, the server catches them itself, and sends them on when it has finished.
+        signal.signal(number, _leave)
     with _explained():
         settings = _settings(host=host, port=port)
-        config = uvicorn.Config(
-            "identity_graphql.app:create" if reload else create_app(settings),
-            factory=reload,
-            host=settings.host,
-            port=settings.port,
-            reload=reload,
-            http="httptools",
-            access_log=False,  # it would log query strings; the program logs its own line
-            log_level=settings.log_level.lower(),
-            server_header=False,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=GRACE,
-        )
-        with _listening(settings) as listener:
+        with _bound(settings) as listener:
+            asyncio.run(prepare(settings))
+            config = _server_config(settings, reload=reload)
+            _listen(listener, config, settings)
             _announce(settings, listener)
             if reload:
-                from uvicorn.supervisors import ChangeReload  # noqa: PLC0415 - only for development
-
                 ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
-                return
-            server = uvicorn.Server(config)
-            server.run(sockets=[listener])
-        if not server.started:
-            raise typer.Exit(3)
+            else:
+                uvicorn.Server(config).run(sockets=[listener])
 
 
-@app.command()
+@app.command(help=MIGRATE)
 def migrate(
-    reset: Annotated[
-        bool, typer.Option("--reset", help="Empty the database first. Asks before it does.")
-    ] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Empty the database first. Asks before it does.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Bring the database to this program's revision. Safe to run beside a server, and by several at once."""
     with _explained():
         settings = _settings()
-        if reset and not yes:
-            typer.confirm("This deletes every contact and the whole log of this database. Go on?", abort=True)
+        if reset and not yes and not _confirmed(settings):
+            typer.echo("Nothing was changed.", err=True)
+            raise typer.Exit(1)
         asyncio.run(migrate_database(settings, reset=reset))
         typer.echo("The database is empty and up to date." if reset else "The database is up to date.")
 
 
-@app.command()
+@app.command(help=SCHEMA)
 def schema() -> None:
-    """Print the GraphQL schema: what `schema.graphql` holds."""
     typer.echo(build_schema().as_str())
 
 
@@ -127,29 +175,89 @@ def main(
     pass
 
 
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    """Being told to stop is no failure."""
+    sys.exit(0)
+
+
+def _confirmed(settings: Settings) -> bool:
+    """Whether somebody is there and says yes."""
+    question = f"This deletes every contact and the whole log of {address_of(settings)}. Go on?"
+    try:
+        return typer.confirm(question)
+    except typer.Abort:
+        return False
+
+
 @contextlib.contextmanager
-def _listening(settings: Settings) -> Iterator[socket.socket]:
-    """The listening socket, opened before anything is announced, so that what is announced is true."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
+def _bound(settings: Settings) -> Iterator[socket.socket]:
+    """A socket for the server, bound before anything else is done: a port that is taken is told at once."""
+    with contextlib.closing(socket.socket(_family(settings), socket.SOCK_STREAM)) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+        with _explained_port(settings):
             listener.bind((settings.host, settings.port))
-        except OSError as error:
-            raise ConfigurationError(
-                f"Cannot listen on {settings.host}, port {settings.port}: {error.strerror}. "
-                "Another program may have it; choose one with --port or PORT."
-            ) from None
-        listener.set_inheritable(True)
+        listener.set_inheritable(True)  # by the processes of --reload
         yield listener
+
+
+def _listen(listener: socket.socket, config: uvicorn.Config, settings: Settings) -> None:
+    """Accept connections: what is announced from here on is true. They are answered as soon as the server is up."""
+    with _explained_port(settings):
+        listener.listen(config.backlog)
+
+
+@contextlib.contextmanager
+def _explained_port(settings: Settings) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot listen on {settings.host}, port {settings.port} ({error.strerror}): "
+            "choose another port with --port or PORT, another address with --host or HOST."
+        ) from None
+
+
+def _family(settings: Settings) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+
+
+def _server_config(settings: Settings, *, reload: bool) -> uvicorn.Config:
+    relay = {"class": f"{__name__}.UvicornLog"}
+    return uvicorn.Config(
+        "identity_graphql.app:create" if reload else create_app(settings),
+        factory=reload,
+        reload=reload,
+        reload_dirs=[str(Path(__file__).parent)] if reload else None,
+        http="httptools",
+        access_log=False,  # it would log query strings; the program logs its own line
+        log_config={
+            "version": 1,
+            "disable_existing_loggers": False,
+            "handlers": {"relay": relay},
+            "loggers": {"uvicorn": {"handlers": ["relay"], "level": settings.log_level, "propagate": False}},
+        },
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=GRACE,
+    )
+
+
+class UvicornLog(logging.Handler):
+    """The server's own lines among ours, in the same form; of an error, only what `describe` lets through."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        details: dict[str, Any] = describe(error) if error else {}
+        log.log(record.levelno, "server", message=record.getMessage(), **details)
 
 
 def _announce(settings: Settings, listener: socket.socket) -> None:
     port = listener.getsockname()[1]
     local = settings.host in ("127.0.0.1", "0.0.0.0", "::", "::1", "localhost")
-    at = f"http://{'localhost' if local else settings.host}:{port}"
+    name = f"[{settings.host}]" if ":" in settings.host else settings.host
+    at = f"http://{'localhost' if local else name}:{port}"
     typer.echo(
-        f"identity_graphql {__version__}\n"
+        f"identity_graphql {__version__}, the data in {address_of(settings)}\n"
         f"  GraphiQL  {at}/graphql\n"
         f"  REST      POST {at}/identify\n"
         f"  Docs      {at}/docs\n"

@@ -34,7 +34,7 @@ class IdentifyRequest(Struct, omit_defaults=True):
     """An email, a phone number, or both. Unknown keys are ignored."""
 
     email: Annotated[str, Meta(min_length=1, examples=["mcfly@hillvalley.edu"])] | None = None
-    phoneNumber: (  # noqa: N815 - a wire name
+    phoneNumber: (
         Annotated[str, Meta(min_length=1, examples=["123456"])]
         | Annotated[int, Meta(ge=0, le=2**53 - 1)]
         | None
@@ -44,19 +44,19 @@ class IdentifyRequest(Struct, omit_defaults=True):
 class BitespeedContact(Struct):
     """The whole cluster, under the task's spelling. The primary's values come first."""
 
-    primaryContatctId: int  # noqa: N815
+    primaryContatctId: int
     emails: list[str]
-    phoneNumbers: list[str]  # noqa: N815
-    secondaryContactIds: Ids  # noqa: N815
+    phoneNumbers: list[str]
+    secondaryContactIds: Ids
 
 
 class CorrectedContact(Struct):
     """The whole cluster. The primary's values come first."""
 
-    primaryContactId: int  # noqa: N815
+    primaryContactId: int
     emails: list[str]
-    phoneNumbers: list[str]  # noqa: N815
-    secondaryContactIds: Ids  # noqa: N815
+    phoneNumbers: list[str]
+    secondaryContactIds: Ids
 
 
 class BitespeedAnswer(Struct):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from identity_graphql.domain.contacts import Cluster, Contact
@@ -21,14 +21,22 @@ from identity_graphql.errors import (
     Problem,
     Unexpected,
 )
+from identity_graphql.group_commit import GroupCommit, QueueFull
 from identity_graphql.observability import describe, log, request_id
 from identity_graphql.storage import Storage
 
 T = TypeVar("T")
+Result = Decision | IdentityError
 
 CONFLICT_DEADLINE = 5.0
 """Seconds for which a batch keeps trying against other writers: a time, not a number of tries."""
+SHORTEST_PAUSE = 0.003
+"""Seconds that a loser waits at most before its second try; twice that before the next, and so on."""
 LARGEST_BATCH = 1000
+LARGEST_GROUP = 128
+"""Requests of several callers that share a transaction at most."""
+MOST_WAITING = 5_000
+"""Requests that may wait for a batch; beyond it they are refused at once: Busy."""
 LARGEST_ID = 2**63 - 1
 
 
@@ -42,30 +50,40 @@ class IdentityService:
         self._storage = storage
         self._normalisation = normalisation
         self._timeout = timeout
-        self._running: set[asyncio.Task[Any]] = set()
+        self._running: set[asyncio.Future[Any]] = set()
+        self._batches = GroupCommit[Request, Result](
+            self._settle, largest_batch=LARGEST_GROUP, most_waiting=MOST_WAITING
+        )
+
+    async def close(self) -> None:
+        """Finish what is in flight. The storage may be closed afterwards."""
+        await self._batches.drain()
+        if self._running:
+            await asyncio.wait(self._running)
 
     async def identify(self, *, email: object = None, phone_number: object = None) -> Decision:
         """Link an email, a phone number, or both to their cluster; the cluster as it is then.
 
         Raises InvalidInput (nothing changed), Busy (nothing half-written; repeating it is safe).
         """
-        (decision,) = await self._in_time(self._settle([self._request(email, phone_number)]))
-        return decision
+        (result,) = await self._settled([self._request(email, phone_number)])
+        if isinstance(result, IdentityError):
+            raise result
+        return result
 
     async def identify_many(self, items: Sequence[tuple[object, object]]) -> list[Decision | IdentityError]:
         """`identify` for each (email, phone number), in order, in one batch. An item that fails does so alone."""
         if not 1 <= len(items) <= LARGEST_BATCH:
             raise InvalidInput(Problem("items", f"Between 1 and {LARGEST_BATCH:,} items can be identified at once."))
         results: dict[int, Decision | IdentityError] = {}
-        batch: dict[int, Request] = {}
+        requests: dict[int, Request] = {}
         for position, (email, phone_number) in enumerate(items):
             try:
-                batch[position] = self._request(email, phone_number)
+                requests[position] = self._request(email, phone_number)
             except InvalidInput as error:
                 results[position] = error
-        if batch:
-            outcomes = await self._in_time(self._settle_each(list(batch.values())))
-            results.update(zip(batch, outcomes, strict=True))
+        if requests:
+            results.update(zip(requests, await self._settled(list(requests.values())), strict=True))
         return [results[position] for position in range(len(items))]
 
     async def cluster(
@@ -136,45 +154,60 @@ class IdentityService:
                 raise Gone(contact_id, contact.deleted_at)
         return cluster
 
-    async def _settle_each(self, batch: Sequence[Request]) -> list[Decision | IdentityError]:
-        """Settle a batch; if the database refuses it, each of its requests alone, so that only the poisoned fails."""
+    async def _settled(self, requests: Sequence[Request]) -> Sequence[Result]:
+        """What these requests came to, in the batch that they join."""
         try:
-            return list(await self._settle(batch))
-        except IdentityError as error:
-            return [error] * len(batch)
-        except Exception as error:
-            log.error("batch.failed", size=len(batch), **describe(error))
-        results: list[Decision | IdentityError] = []
-        for request in batch:
-            try:
-                results.extend(await self._settle([request]))
-            except IdentityError as error:
-                results.append(error)
-            except Exception as error:
-                log.error("request.failed", request_id=request.request_id, **describe(error))
-                results.append(Unexpected(request.request_id))
-        return results
+            results = asyncio.gather(*self._batches.join(requests))
+        except QueueFull:
+            raise Busy from None
+        return await self._in_time(results)
 
-    async def _settle(self, batch: Sequence[Request]) -> tuple[Decision, ...]:
-        """Find, decide, apply; and again, in the queue, as long as other writers are faster."""
-        identifiers = {identifier for request in batch for identifier in request.details.identifiers}
-        pairs = {pair for request in batch if (pair := request.details.pair)}
+    async def _settle(self, batch: Sequence[Request], futures: Sequence[asyncio.Future[Result]]) -> None:
+        """Settle a batch; if the database refuses it, each of its requests alone, so that only the poisoned fails."""
+        waiting = dict(zip(futures, batch, strict=True))
+        error: IdentityError
+        try:
+            await self._decide(waiting)
+        except IdentityError as expected:
+            error = expected
+        except Exception as unexpected:
+            log.error("batch.failed", size=len(batch), request_id=batch[0].request_id, **describe(unexpected))
+            if len(batch) > 1:
+                for future, request in waiting.items():
+                    await self._settle([request], [future])
+                return
+            error = Unexpected(batch[0].request_id)
+        for future in list(waiting):
+            _answer(waiting, future, error)
+
+    async def _decide(self, waiting: dict[asyncio.Future[Result], Request]) -> None:
+        """Find, decide, apply; and again, in the queue, as long as other writers are faster.
+
+        Takes out of ``waiting`` whom it answers.
+        """
         queue: Sequence[int] = ()
-        reconnected = False
+        tries, reconnected = 0, False
         try:
             async with asyncio.timeout(CONFLICT_DEADLINE):
-                while True:
+                while waiting:
                     try:
                         async with self._storage.turn(queue) as turn:
-                            plan = reconcile(batch, await turn.find(identifiers, pairs))
+                            asked = dict(waiting)
+                            plan = reconcile(list(asked.values()), await turn.find(*_sought(asked.values())))
+                            for future, decision in zip(asked, plan.decisions, strict=True):
+                                if plan.stands(decision):  # a repeat need not wait for those who write
+                                    _answer(waiting, future, decision)
                             if not plan.events:
-                                return plan.decisions
+                                return
                             queue = [swap.primary_id for swap in plan.swaps]
                             ids = await turn.apply(plan)
-                        return plan.renumbered(ids)
+                        for future, decision in zip(asked, plan.renumbered(ids), strict=True):
+                            _answer(waiting, future, decision)
                     except Conflict:
-                        # A little apart, so that those who collided do not collide again.
-                        await asyncio.sleep(random.uniform(0, 0.005))
+                        # Apart, so that those who collided do not collide again; further with every time, as
+                        # SERIALIZABLE refuses many for one that goes through.
+                        tries += 1
+                        await asyncio.sleep(random.uniform(0, SHORTEST_PAUSE * 2 ** min(tries, 6)))
                     except DatabaseAway:
                         # The pool may hold connections from before a restart; they are thrown away by now.
                         # Repeating is safe even if the commit had gone through.
@@ -184,9 +217,9 @@ class IdentityService:
         except TimeoutError:
             raise Busy from None
 
-    async def _in_time(self, work: Coroutine[Any, Any, T], at_most: float | None = None) -> T:
+    async def _in_time(self, work: Awaitable[T], at_most: float | None = None) -> T:
         """The result of this work, or Busy: the answer does not wait until a hung connection is cleaned up."""
-        task = asyncio.create_task(work)
+        task = asyncio.ensure_future(work)
         self._running.add(task)
         task.add_done_callback(self._finished)
         try:
@@ -199,7 +232,19 @@ class IdentityService:
             raise Busy
         return task.result()
 
-    def _finished(self, task: asyncio.Task[Any]) -> None:
+    def _finished(self, task: asyncio.Future[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # whoever waited has it; nobody waits for one that was late
+
+
+def _sought(requests: Iterable[Request]) -> tuple[set[Identifier], set[tuple[str, str]]]:
+    """The identifiers and the pairs that these requests bring."""
+    details = [request.details for request in requests]
+    return {i for d in details for i in d.identifiers}, {d.pair for d in details if d.pair}
+
+
+def _answer(waiting: dict[asyncio.Future[Result], Request], future: asyncio.Future[Result], result: Result) -> None:
+    """Answer once; whoever has stopped waiting gets nothing."""
+    if waiting.pop(future, None) is not None and not future.done():
+        future.set_result(result)

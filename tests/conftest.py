@@ -50,5 +50,7 @@ async def storage(database: Database) -> AsyncIterator[Storage]:
 
 
 @pytest.fixture
-def service(storage: Storage) -> IdentityService:
-    return IdentityService(storage, Normalisation())
+async def service(storage: Storage) -> AsyncIterator[IdentityService]:
+    service = IdentityService(storage, Normalisation())
+    yield service
+    await service.close()

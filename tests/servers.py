@@ -244,9 +244,7 @@ def _serve(name: str, guard: _Guard, *command: str) -> Server:
             version = _start(name, guard, command, port)
         except _PortTaken:
             continue
-        return Server(
-            name=name, version=version, port=port, folder=guard.folder, _guard=guard, _command=command
-        )
+        return Server(name=name, version=version, port=port, folder=guard.folder, _guard=guard, _command=command)
     raise RuntimeError(f"{name} found no free port\n{guard.log()}")
 
 

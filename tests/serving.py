@@ -56,9 +56,7 @@ async def serving(url: str, **settings: Any) -> AsyncIterator[httpx2.AsyncClient
 @asynccontextmanager
 async def process(url: str, **environment: str) -> AsyncIterator[str]:
     """`serve` as a process of its own on a free port; its address."""
-    clean = {
-        name: value for name, value in os.environ.items() if name.upper().lower() not in Settings.model_fields
-    }
+    clean = {name: value for name, value in os.environ.items() if name.upper().lower() not in Settings.model_fields}
     program = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "identity_graphql", "serve", "--port", "0"),
         cwd=ROOT,

@@ -101,9 +101,7 @@ def test_the_path_of_a_file_is_decoded_and_nothing_else(given: str, path: str) -
     assert Address.parse(given).url.database == path
 
 
-async def test_a_relative_file_is_in_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_relative_file_is_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     address = Address.parse("file:./my%20dev.db?connection_limit=1")
     engine = create_async_engine(address.url, connect_args=dict(address.connect_args))

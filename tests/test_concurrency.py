@@ -1,84 +1,105 @@
 """Races, pointed: a few requests released together on warm connections, and the whole state judged afterwards.
 
-Two server processes share each database. A dense random load would hide these races, because later requests
-repair what earlier ones broke.
+Two server processes share each database, or ten services in one process. A dense random load would hide these
+races, because later requests repair what earlier ones broke.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
 import httpx2
 import pytest
 
+from identity_graphql.domain.identifiers import Normalisation
+from identity_graphql.service import IdentityService
 from tests.databases import NAMES, Database, Databases, empty
 from tests.oracle import random_requests
 from tests.serving import process
 
 PROCESSES = 2
+SERVICES = 10
 LEVELS = ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 Said = tuple[str | None, str | None]
+Seat = Callable[[Said], Awaitable[list[Any]]]
 
 
 @dataclass
 class Racers:
-    """Two server processes on one database, with connections that are open already."""
+    """Those who race on one database, each from a seat of its own, with connections that are open already."""
 
     database: Database
-    clients: Sequence[httpx2.AsyncClient]
+    seats: Sequence[Seat]
 
-    async def identify(self, client: httpx2.AsyncClient, said: Said) -> dict[str, Any]:
-        response = await client.post("/identify", json={"email": said[0], "phoneNumber": said[1]})
-        assert response.status_code == 200, response.text
-        answer: dict[str, Any] = response.json()
-        return answer
+    async def one_by_one(self, requests: Sequence[Said]) -> list[list[Any]]:
+        return [await self.seats[0](said) for said in requests]
 
-    async def one_by_one(self, requests: Sequence[Said]) -> list[dict[str, Any]]:
-        return [await self.identify(self.clients[0], said) for said in requests]
-
-    async def together(self, requests: Sequence[Said]) -> list[dict[str, Any]]:
-        """All at once, spread over the processes."""
-        clients = [self.clients[n % len(self.clients)] for n in range(len(requests))]
-        return await asyncio.gather(*map(self.identify, clients, requests))
+    async def together(self, requests: Sequence[Said]) -> list[list[Any]]:
+        """All at once, spread over the seats."""
+        return await asyncio.gather(*(self.seats[n % len(self.seats)](said) for n, said in enumerate(requests)))
 
     async def warm_up(self) -> None:
-        """Open as many connections as will race, of the clients and of the servers' pools."""
+        """Open as many connections as will race, of the clients and of the pools."""
         await self.together([(f"warm{n}@x.io", None) for n in range(20)])
         await empty(self.database)
 
 
 @asynccontextmanager
-async def racing(database: Database, **environment: str) -> AsyncIterator[Racers]:
+async def processes(database: Database, level: str) -> AsyncIterator[Racers]:
+    """Two server processes, through HTTP. What reaches one of them together may share a batch there."""
     limits = httpx2.Limits(max_connections=40, max_keepalive_connections=40)
     async with AsyncExitStack() as stack:
-        addresses = await asyncio.gather(
-            *(stack.enter_async_context(process(database.url, **environment)) for _ in range(PROCESSES))
-        )
+        starting = [process(database.url, ISOLATION_LEVEL=level) for _ in range(PROCESSES)]
+        addresses = await asyncio.gather(*map(stack.enter_async_context, starting))
         clients = [
             await stack.enter_async_context(httpx2.AsyncClient(base_url=address, limits=limits, timeout=30))
             for address in addresses
         ]
-        yield Racers(database, clients)
+        yield Racers(database, [partial(identify_over_http, client) for client in clients])
+
+
+async def identify_over_http(client: httpx2.AsyncClient, said: Said) -> list[Any]:
+    response = await client.post("/identify", json={"email": said[0], "phoneNumber": said[1]})
+    assert response.status_code == 200, response.text
+    return list(response.json()["contact"].values())
+
+
+@asynccontextmanager
+async def services(database: Database, level: str) -> AsyncIterator[Racers]:
+    """Ten services that know nothing of each other: every request is a batch of its own."""
+    async with AsyncExitStack() as stack:
+        racing = []
+        for _ in range(SERVICES):
+            storage = database.open(size=2, isolation_level=level)
+            stack.push_async_callback(storage.close)
+            racing.append(IdentityService(storage, Normalisation()))
+            stack.push_async_callback(racing[-1].close)
+        yield Racers(database, [partial(identify_directly, service) for service in racing])
+
+
+async def identify_directly(service: IdentityService, said: Said) -> list[Any]:
+    cluster = (await service.identify(email=said[0], phone_number=said[1])).cluster
+    return [cluster.primary.id, cluster.emails, cluster.phone_numbers, cluster.secondary_contact_ids]
 
 
 KINDS = [
-    pytest.param((name, level), id=f"{name}-{level}")
+    pytest.param((how, name, level), id=f"{how.__name__}-{name}-{level}")
+    for how in (processes, services)
     for name in NAMES
-    for level in LEVELS
-    if level == LEVELS[0] or name == "postgresql"
+    for level in (LEVELS if name == "postgresql" else LEVELS[:1])
 ]
 
 
 @pytest.fixture(scope="module", params=KINDS)
 async def running(request: pytest.FixtureRequest, databases: Databases) -> AsyncIterator[Racers]:
-    name, level = request.param
-    database = await databases.get(name)
-    async with racing(database, ISOLATION_LEVEL=level) as racers:
+    how, name, level = request.param
+    async with how(await databases.get(name), level) as racers:
         yield racers
 
 
@@ -161,7 +182,7 @@ async def test_a_storm_of_1200_requests_leaves_a_sound_database(racers: Racers) 
 
     async def client(number: int) -> None:
         for said in remaining:
-            await racers.identify(racers.clients[number % PROCESSES], said)
+            await racers.seats[number % len(racers.seats)](said)
 
     await asyncio.gather(*(client(number) for number in range(24)))
 

@@ -44,9 +44,7 @@ SEPARATORS = "".join(
     char for char in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(char) in {"Zs", "Zl", "Zp"}
 )
 BLANKS = "\t\n\r" + SEPARATORS + ZERO_WIDTH
-CONTROLS = "".join(
-    char for char in map(chr, range(256)) if unicodedata.category(char) == "Cc" and char not in "\t\n\r"
-)
+CONTROLS = "".join(char for char in map(chr, range(256)) if unicodedata.category(char) == "Cc" and char not in "\t\n\r")
 
 
 def only_problem(error: pytest.ExceptionInfo[InvalidInput]) -> Problem:
@@ -128,9 +126,7 @@ def test_a_far_too_long_text_is_refused_at_once(text: str) -> None:
     ("given", "expected"),
     [
         pytest.param("McFly@HillValley.EDU", "mcfly@hillvalley.edu", id="lower case"),
-        pytest.param(
-            "m.c.fly+1955@hillvalley.edu", "m.c.fly+1955@hillvalley.edu", id="no dots or plus folding"
-        ),
+        pytest.param("m.c.fly+1955@hillvalley.edu", "m.c.fly+1955@hillvalley.edu", id="no dots or plus folding"),
         pytest.param("a@b.test", "a@b.test", id="test domain"),
         pytest.param("a@localhost", "a@localhost", id="localhost"),
         pytest.param("a@b", "a@b", id="domain of one label"),
@@ -202,9 +198,7 @@ def test_an_email_must_be_a_string(given: object) -> None:
 
 
 @pytest.mark.parametrize("encoded", [b"", b"b@c", b"b c", b"B"], ids=repr)
-def test_a_domain_that_is_not_plain_once_encoded_is_refused(
-    encoded: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_domain_that_is_not_plain_once_encoded_is_refused(encoded: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("idna.encode", lambda domain, uts46: encoded)
 
     with pytest.raises(InvalidInput, match="international domain"):
@@ -342,9 +336,7 @@ def test_zeros_only_count_as_absent_with_a_warning(zeros: str | int) -> None:
         pytest.param("IT", "06 6982 1234", "+390669821234", id="leading zero that belongs to the number"),
     ],
 )
-def test_a_number_that_is_valid_in_the_region_becomes_e164(
-    region: str, given: str | int, expected: str
-) -> None:
+def test_a_number_that_is_valid_in_the_region_becomes_e164(region: str, given: str | int, expected: str) -> None:
     normalisation = Normalisation(region)
 
     assert normalisation.phone_number(given) == expected
@@ -359,9 +351,7 @@ def test_the_numbers_of_the_task_stay_as_they_are_in_every_region(seed: str) -> 
 def test_a_number_that_would_read_differently_the_next_time_stays_as_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        "identity_graphql.domain.phone_numbers._e164", lambda number, region: "+1" + number.lstrip("+")
-    )
+    monkeypatch.setattr("identity_graphql.domain.phone_numbers._e164", lambda number, region: "+1" + number.lstrip("+"))
 
     assert Normalisation("US").phone_number("+2025550123") == "+2025550123"
 
@@ -493,9 +483,7 @@ digits = st.text(st.sampled_from("0123456789") | st.characters(categories=["Nd"]
 phone_shaped = st.builds(
     "{}{}{}{}{}".format,
     st.sampled_from(["", "", "tel:", "TEL: ", " "]),
-    st.sampled_from(
-        ["", "+", "00", "0", "000", "+0", "+1", "+91", "+44", "+49", "+39", "+54", "+55", "+521", "011"]
-    ),
+    st.sampled_from(["", "+", "00", "0", "000", "+0", "+1", "+91", "+44", "+49", "+39", "+54", "+55", "+521", "011"]),
     digits,
     st.sampled_from(["", "", "x", ";ext=", " ext. ", "EXT", "extension ", "xx", "x5x"]),
     st.just("") | digits,
@@ -557,9 +545,7 @@ def test_whatever_is_given_is_accepted_or_refused_as_input(
 
 @many
 @given(email_shaped | near_email, phone_shaped, st.sampled_from(NORMALISATIONS))
-def test_details_agree_with_the_single_fields(
-    email: str, phone_number: str, normalisation: Normalisation
-) -> None:
+def test_details_agree_with_the_single_fields(email: str, phone_number: str, normalisation: Normalisation) -> None:
     try:
         details = normalisation.details(email=email, phone_number=phone_number)
     except InvalidInput:

@@ -185,7 +185,7 @@ async def test_a_request_that_the_database_refuses_fails_alone(
 
     assert isinstance(results[1], Unexpected)
     assert [decided(results[n]).outcome for n in (0, 2)] == ["CREATED", "LINKED"]
-    assert [entry["event"] for entry in logs] == ["batch.failed", "request.failed"]
+    assert [entry["event"] for entry in logs] == ["batch.failed", "batch.failed"]
     assert "poison@x.io" not in repr(logs)
     rows = await database.check()
     assert [contact["email"] for contact in rows["contact"]] == ["a@x.io", "b@x.io"]

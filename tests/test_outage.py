@@ -136,7 +136,6 @@ async def test_a_locked_sqlite_file_is_503_until_it_is_free(sqlite: Database) ->
             response = await identify(client, "during@x.io")
             assert response.status_code == 503
             assert response.headers["retry-after"] == "1"
-            assert (await identify(client, "before@x.io")).status_code == 200, "what is known needs no write"
             other.execute("ROLLBACK")
         other.close()
 

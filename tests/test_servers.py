@@ -176,9 +176,7 @@ try:
 except servers.Unavailable as reason:
     print("unavailable", reason, flush=True)
 """
-    with subprocess.Popen(
-        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as tests:
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as tests:
         assert tests.stdout is not None
         said = tests.stdout.readline().split(maxsplit=2)
         if said[0] == "unavailable":
@@ -212,9 +210,7 @@ def test_a_failing_start_shows_what_the_server_said(monkeypatch: pytest.MonkeyPa
             pass
 
 
-def test_a_database_that_is_not_installed_is_unavailable(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_database_that_is_not_installed_is_unavailable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("POSTGRESQL_BIN", str(tmp_path))
 
     with pytest.raises(Unavailable, match="no program initdb in"), servers.postgresql():

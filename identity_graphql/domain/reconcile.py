@@ -78,11 +78,17 @@ class Plan:
     """new ones, in the order of their requests, with provisional ids"""
     relinks: tuple[Contact, ...]
     """existing ones that point at another primary now"""
+    seen: frozenset[tuple[int, int]] = frozenset()
+    """the found clusters: primary and version"""
 
     @property
     def events(self) -> tuple[Event, ...]:
         """In the order of the requests. No event: nothing is written."""
         return tuple(decision.event for decision in self.decisions if decision.event is not None)
+
+    def stands(self, decision: Decision) -> bool:
+        """Whether a decision holds even if this plan is never written: it rests on what was found alone."""
+        return decision.event is None and (decision.cluster.primary.id, decision.cluster.version) in self.seen
 
     def renumbered(self, ids: Mapping[int, int]) -> tuple[Decision, ...]:
         """The decisions after the database gave out the real ids."""
@@ -191,6 +197,7 @@ class _World:
             swaps=tuple(sorted(swaps, key=lambda swap: swap.primary_id)),
             contacts=tuple(sorted((c for c in after if c.id >= PROVISIONAL), key=lambda contact: contact.id)),
             relinks=tuple(new for old, new in changed if new.linked_id != old.linked_id),
+            seen=frozenset((cluster.primary.id, cluster.version) for cluster in self.found.clusters),
         )
 
     def _touched(self, identifiers: Sequence[Identifier]) -> list[Cluster]:

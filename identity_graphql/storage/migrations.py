@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,6 +14,9 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from identity_graphql.errors import ConfigurationError, Conflict, DatabaseAway
+from identity_graphql.storage.address import Address, Backend
 
 
 def configuration() -> Config:
@@ -23,9 +29,16 @@ def configuration() -> Config:
 
 
 def upgrade(connection: sa.Connection, *, reset: bool = False) -> None:
-    """Apply what is missing; with ``reset``, drop everything first."""
+    """Apply what is missing; with ``reset``, drop everything first. A newer program's database stays as it is."""
     config = configuration()
     config.attributes["connection"] = connection
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found is not None and found not in _known():
+        if reset:
+            raise ConfigurationError(
+                f"A newer version of this program made this database (its revision is {found}); reset it with that one."
+            )
+        return
     if reset:
         command.downgrade(config, "base")
     command.upgrade(config, "head")
@@ -47,5 +60,41 @@ def is_older(found: str | None) -> bool:
     """Whether a database with this revision lacks something. An unknown revision is a newer program's."""
     if found is None:
         return True
-    known = {script.revision for script in ScriptDirectory.from_config(configuration()).walk_revisions()}
-    return found in known and found != head()
+    return found in _known() and found != head()
+
+
+def _known() -> set[str]:
+    return {script.revision for script in ScriptDirectory.from_config(configuration()).walk_revisions()}
+
+
+@contextmanager
+def explained(address: Address) -> Iterator[None]:
+    """At start, where a person waits: what is wrong with the database, in one sentence with the database's own words.
+
+    Only there: no customer's data is involved yet, so that none can be in those words.
+    """
+    try:
+        yield
+    except Conflict:
+        raise ConfigurationError(f"The database {address} is in use by something that locks it; try again.") from None
+    except (DatabaseAway, sa.exc.DBAPIError) as error:
+        cause = error.__cause__ or error
+        origin = getattr(cause, "orig", None) or cause
+        told = _words_of(origin) or "it does not answer"
+        if address.backend is Backend.SQLITE:
+            advice = "The file must be a database, in a folder that exists and that this user may write to."
+        elif isinstance(error, DatabaseAway):
+            advice = "Is it running, and is DATABASE_URL right?"
+        else:
+            advice = "Check DATABASE_URL, what its user may do, and that nobody else's tables are there."
+    else:
+        return
+    # Outside of the handler: what was caught may hold more than is to be shown.
+    raise ConfigurationError(f"The database {address} cannot be used: {told}. {advice}")
+
+
+def _words_of(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno and error.errno > 0:
+        return os.strerror(error.errno)  # its own text is asyncio's: "Connect call failed"
+    coded = len(error.args) == 2 and isinstance(error.args[0], int)
+    return str(error.args[1] if coded else error).strip().partition("\n")[0].rstrip(".")

@@ -1,0 +1,79 @@
+"""Many requests, one transaction: what arrives while a batch is in flight forms the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class QueueFull(Exception):
+    """More is waiting than can be answered in time."""
+
+
+class GroupCommit(Generic[Item, Result]):
+    """Hands items to ``settle`` in batches, one batch at a time, in the order in which they came.
+
+    There is no timer: an item that comes when nothing is in flight starts a batch at once, alone. ``settle`` gets
+    a batch and one future for each of its items; it resolves each as soon as it knows its result, and all of them
+    before it returns. Items that joined together stay together. Whoever stops waiting for a future harms nobody.
+    """
+
+    def __init__(
+        self,
+        settle: Callable[[Sequence[Item], Sequence[asyncio.Future[Result]]], Awaitable[None]],
+        *,
+        largest_batch: int,
+        most_waiting: int,
+    ) -> None:
+        self._settle = settle
+        self._largest_batch = largest_batch
+        self._most_waiting = most_waiting
+        self._waiting: deque[tuple[Sequence[Item], Sequence[asyncio.Future[Result]]]] = deque()
+        self._count = 0
+        self._worker: asyncio.Task[None] | None = None
+
+    def join(self, items: Sequence[Item]) -> Sequence[asyncio.Future[Result]]:
+        """The futures of these items' results. Raises QueueFull."""
+        if self._count + len(items) > self._most_waiting:
+            raise QueueFull
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in items]
+        self._waiting.append((items, futures))
+        self._count += len(items)
+        if self._worker is None:
+            self._worker = loop.create_task(self._work())
+        return futures
+
+    async def drain(self) -> None:
+        """Wait until nothing is waiting or in flight."""
+        while self._worker is not None:
+            await asyncio.wait({self._worker})
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                items, futures = self._next_batch()
+                try:
+                    await self._settle(items, futures)
+                finally:
+                    for future in futures:  # never leave anybody waiting, whatever happened
+                        if not future.done():
+                            future.cancel()
+        finally:
+            self._worker = None
+
+    def _next_batch(self) -> tuple[list[Item], list[asyncio.Future[Result]]]:
+        """What waits, up to the largest batch; at least what joined together first."""
+        items: list[Item] = []
+        futures: list[asyncio.Future[Result]] = []
+        while self._waiting and (not items or len(items) + len(self._waiting[0][0]) <= self._largest_batch):
+            more, theirs = self._waiting.popleft()
+            items += more
+            futures += theirs
+        self._count -= len(items)
+        return items, futures

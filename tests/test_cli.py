@@ -1,0 +1,333 @@
+"""The program as people start it: a process of its own, judged by what it prints and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from typer.testing import CliRunner
+
+from identity_graphql import __version__, cli
+from identity_graphql.app import prepare
+from identity_graphql.domain.identifiers import Normalisation
+from identity_graphql.errors import ConfigurationError
+from identity_graphql.service import IdentityService
+from identity_graphql.settings import Settings
+from tests.databases import Database, Databases
+from tests.serving import settings_for
+
+ROOT = Path(__file__).parent.parent
+PROGRAM = Path(sys.executable).with_name("identity-graphql")
+
+
+def environment(**settings: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
+    # Not the working directory's code, but the installed program's: the tests run it elsewhere.
+    return {**kept, "PYTHONPATH": str(ROOT), **settings}
+
+
+def run(folder: Path, *arguments: str, answer: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run the program in a folder until it ends by itself."""
+    return subprocess.run(
+        [PROGRAM, *arguments],
+        cwd=folder,
+        env=environment(**settings),
+        input=answer,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def refused(result: subprocess.CompletedProcess[str]) -> str:
+    """What it says when it cannot start: on stderr, without a traceback."""
+    assert result.returncode == 2, result
+    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("identity-graphql: ")
+    assert result.stdout == ""
+    return result.stderr.removeprefix("identity-graphql: ").strip()
+
+
+@contextmanager
+def served(
+    folder: Path, *arguments: str, command: Sequence[str] = (), **settings: str
+) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """A server, and the lines that it printed before it served."""
+    command = command or (sys.executable, "-m", "identity_graphql", "serve", "--port", "0")
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(
+            [*command, *arguments],
+            cwd=folder,
+            env=environment(**settings),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        ) as program,
+    ):
+        try:
+            assert program.stdout is not None
+            lines: list[str] = []
+            while not lines or "Health" not in lines[-1]:
+                lines.append(program.stdout.readline())
+                assert lines[-1], (folder / "log").read_text()
+            yield program, lines
+        finally:
+            with suppress(ProcessLookupError):  # all that it started, too
+                os.killpg(program.pid, signal.SIGKILL)
+
+
+def address(lines: list[str]) -> str:
+    return lines[-1].split()[-1].removesuffix("/health")
+
+
+def identify(at: str, **details: Any) -> httpx2.Response:
+    return httpx2.post(f"{at}/identify", json=details, timeout=20)
+
+
+# --- the words ---
+
+
+def test_every_word_has_a_help_that_shows_examples() -> None:
+    for words in ([], ["serve"], ["migrate"], ["schema"]):
+        result = CliRunner().invoke(cli.app, [*words, "--help"])
+        assert result.exit_code == 0
+        assert " ".join(["identity-graphql", *words]) in result.stdout.partition("\n")[2], words
+
+
+def test_the_help_of_serve_explains_every_setting() -> None:
+    text = CliRunner().invoke(cli.app, ["serve", "--help"]).stdout
+    for name, field in Settings.model_fields.items():
+        assert re.search(rf"^ +{name.upper()}$", text, re.MULTILINE), name
+        assert field.description, name
+
+
+def test_without_a_word_it_shows_its_help() -> None:
+    result = CliRunner().invoke(cli.app, [])
+    assert "serve" in result.output
+    assert "migrate" in result.output
+    assert "schema" in result.output
+
+
+def test_schema_prints_what_schema_graphql_holds() -> None:
+    assert CliRunner().invoke(cli.app, ["schema"]).stdout == (ROOT / "schema.graphql").read_text()
+
+
+def test_the_version_is_printed() -> None:
+    assert CliRunner().invoke(cli.app, ["--version"]).stdout == f"identity-graphql {__version__}\n"
+
+
+def test_the_module_is_the_program_by_the_same_name(tmp_path: Path) -> None:
+    module = subprocess.run(
+        [sys.executable, "-m", "identity_graphql", "--help"], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert module.stdout == run(tmp_path, "--help").stdout
+
+
+def test_env_example_explains_every_setting_and_its_default() -> None:
+    listed = dict(re.findall(r"^# ?([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    assert listed == {name.upper(): cli.written(field.get_default()) for name, field in Settings.model_fields.items()}
+
+
+# --- serve ---
+
+
+def test_serve_needs_no_settings_and_says_where_everything_is(tmp_path: Path) -> None:
+    with served(tmp_path) as (_, lines):
+        at = address(lines)
+        assert [line.split()[0] for line in lines[1:]] == ["GraphiQL", "REST", "Docs", "Health"]
+        assert identify(at, email="ann@example.com").json()["contact"]["primaryContatctId"] == 1
+        for line in (lines[1], *lines[3:]):
+            page = httpx2.get(line.split()[-1], headers={"accept": "text/html"}, timeout=20)
+            assert page.status_code == 200, line
+        assert (tmp_path / "identity.db").exists()
+
+
+def test_sigterm_lets_a_request_under_way_finish_and_then_ends_serve_with_success(tmp_path: Path) -> None:
+    """A writer holds the database while a request is under way and the server is told to stop."""
+    with served(tmp_path) as (program, lines), ThreadPoolExecutor(1) as thread:
+        at = address(lines)
+        identify(at, email="ann@example.com")
+        with closing(sqlite3.connect(tmp_path / "identity.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            answer = thread.submit(identify, at, email="bob@example.com")
+            time.sleep(0.5)
+            program.terminate()
+            time.sleep(0.5)
+            assert not answer.done()
+            other.execute("ROLLBACK")
+        assert answer.result().status_code == 200
+        assert program.wait(timeout=5) == 0
+
+
+def test_ctrl_c_ends_serve_without_a_traceback(tmp_path: Path) -> None:
+    with served(tmp_path) as (program, lines):
+        httpx2.get(f"{address(lines)}/ready", timeout=20)
+        program.send_signal(signal.SIGINT)
+        assert program.wait(timeout=5) == 0
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_every_line_of_the_log_is_json_where_that_is_set(tmp_path: Path) -> None:
+    with served(tmp_path, LOG_FORMAT="json") as (program, lines):
+        httpx2.get(f"{address(lines)}/ready", timeout=20)
+        program.terminate()
+        program.wait(timeout=5)
+    entries = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert {"server", "http.request"} <= {entry["event"] for entry in entries}
+
+
+def test_reload_serves_changed_code_on_the_same_port(tmp_path: Path) -> None:
+    for name in ("identity_graphql", "alembic"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    with served(tmp_path, "--reload", PYTHONPATH=str(tmp_path)) as (program, lines):
+        at = address(lines)
+        assert httpx2.get(f"{at}/health", timeout=20).json()["status"] == "ok"
+        code = tmp_path / "identity_graphql/rest.py"
+        code.write_text(code.read_text().replace('Health("ok"', 'Health("mended"').replace('["ok"]', '["mended"]'))
+        for _ in until(lambda: _status(at) == "mended", within=20):
+            time.sleep(0.1)
+        program.terminate()
+        assert program.wait(timeout=10) == 0
+
+
+def _status(at: str) -> str | None:
+    with suppress(httpx2.TransportError):
+        status: str = httpx2.get(f"{at}/health", timeout=20).json()["status"]
+        return status
+    return None
+
+
+def until(condition: Callable[[], bool], *, within: float) -> Iterator[None]:
+    give_up = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < give_up, "it did not happen in time"
+        yield
+
+
+def test_without_auto_migrate_it_serves_says_so_and_is_not_ready_until_migrated(tmp_path: Path) -> None:
+    with served(tmp_path, AUTO_MIGRATE="false") as (_, lines):
+        at = address(lines)
+        assert httpx2.get(f"{at}/live", timeout=20).status_code == 200
+        assert httpx2.get(f"{at}/ready", timeout=20).status_code == 503
+        assert "Run `identity-graphql migrate`" in (tmp_path / "log").read_text()
+        assert run(tmp_path, "migrate").returncode == 0
+        assert httpx2.get(f"{at}/ready", timeout=20).status_code == 200
+
+
+# --- what cannot work ---
+
+
+def test_bad_settings_of_the_environment_and_of_the_env_file_are_named_without_their_values(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("NODE_ENV=production\nLOG_LEVEL=loud\nPORT=8001\n")
+    said = refused(run(tmp_path, "serve", PORT="https", POOL_SIZE="0"))
+    assert [line.split(":")[0].strip() for line in said.splitlines()[1:]] == ["PORT", "POOL_SIZE", "LOG_LEVEL"]
+    assert "https" not in said
+    assert "loud" not in said
+
+
+def test_a_database_that_cannot_be_used_ends_serve_before_anything_is_announced(tmp_path: Path) -> None:
+    said = refused(run(tmp_path, "serve", "--port", "0", DATABASE_URL="postgresql://ann:hush@127.0.0.1:1/x"))
+    assert said.startswith("The database postgresql+asyncpg://ann:***@127.0.0.1:1/x cannot be used: Connection refused")
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("mongodb://ann:hush@127.0.0.1/x", "scheme"),
+        ("postgresql://ann:hush@127.0.0.1:1/x", "Connection refused"),
+        ("postgresql://ann:hush@no-such-host.invalid/x", "Is it running"),
+        ("mysql://ann:hush@127.0.0.1:1/x", "Is it running"),
+        ("sqlite:////no/such/folder/x.db", "folder"),
+    ],
+    ids=["scheme", "refused", "unknown host", "mysql", "sqlite"],
+)
+async def test_a_database_that_cannot_be_used_is_told_in_a_line_without_the_password(url: str, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says) as told:
+        await prepare(settings_for(url))
+    assert "hush" not in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["postgresql", "mariadb"])
+async def test_a_database_server_that_refuses_is_quoted(name: str, databases: Databases) -> None:
+    url = databases.server(name).url("no_such_database")
+    with pytest.raises(ConfigurationError, match=r"(?i)(does not exist|unknown database).*Check DATABASE_URL") as told:
+        await prepare(settings_for(url))
+    assert "no_such_database" in str(told.value)
+
+
+async def test_a_file_that_is_no_database_stays_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "letters.txt"
+    file.write_text("Dear Ann,\n" * 1000)
+    with pytest.raises(ConfigurationError, match="not a database"):
+        await prepare(settings_for(f"sqlite:///{file}"))
+    assert file.read_text() == "Dear Ann,\n" * 1000
+
+
+def test_a_port_that_is_taken_is_told_before_the_database_is_touched(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = refused(run(tmp_path, "serve", PORT=str(taken.getsockname()[1])))
+    assert "choose another port with --port or PORT" in said
+    assert not (tmp_path / "identity.db").exists()
+
+
+async def test_another_normalisation_than_the_newest_events_is_refused_until_accepted(
+    sqlite: Database, tmp_path: Path
+) -> None:
+    await stored(sqlite)
+    with pytest.raises(ConfigurationError, match="ACCEPT_NORMALISATION_CHANGE=true"):
+        await prepare(settings_for(sqlite.url, default_region="IN"))
+    await prepare(settings_for(sqlite.url, default_region="IN", accept_normalisation_change=True))
+
+
+async def stored(database: Database) -> None:
+    """One contact in it."""
+    storage = database.open()
+    await IdentityService(storage, Normalisation()).identify(email="ann@example.com", phone_number="123456")
+    await storage.close()
+
+
+# --- migrate ---
+
+
+def test_migrate_prepares_the_database(tmp_path: Path) -> None:
+    result = run(tmp_path, "migrate")
+    assert (result.returncode, result.stdout) == (0, "The database is up to date.\n")
+    assert (tmp_path / "identity.db").exists()
+
+
+async def test_reset_asks_and_does_nothing_without_a_yes(sqlite: Database, tmp_path: Path) -> None:
+    await stored(sqlite)
+    for answer in ("n\n", ""):
+        result = run(tmp_path, "migrate", "--reset", answer=answer, DATABASE_URL=sqlite.url)
+        assert result.returncode == 1
+        assert sqlite.url.rpartition("/")[2] in result.stdout
+        assert result.stderr.strip() == "Nothing was changed."
+    assert len((await sqlite.tables())["contact"]) == 1
+
+    assert run(tmp_path, "migrate", "--reset", answer="y\n", DATABASE_URL=sqlite.url).returncode == 0
+    assert (await sqlite.tables())["contact"] == []
+
+
+def test_reset_with_yes_does_not_ask(tmp_path: Path) -> None:
+    result = run(tmp_path, "migrate", "--reset", "--yes")
+    assert (result.returncode, result.stdout) == (0, "The database is empty and up to date.\n")

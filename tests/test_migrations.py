@@ -1,0 +1,362 @@
+"""The migrations: one tree for three databases, applied by the program and by Alembic's own command line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
+
+import asyncpg  # type: ignore[import-untyped]
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from identity_graphql.domain.identifiers import Normalisation
+from identity_graphql.errors import ConfigurationError
+from identity_graphql.service import IdentityService
+from identity_graphql.settings import Settings
+from identity_graphql.storage import Storage, migrations
+from identity_graphql.storage.tables import metadata
+from tests.databases import NAMES, Database, Databases
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).parent.parent
+TABLES = {"contact", "identifier", "pair", "event"}
+NUMBERS = count(1)
+
+
+def database_on(name: str, databases: Databases, folder: Path) -> Database:
+    """A database of its own, that nobody has migrated."""
+    if name == "sqlite":
+        return Database(name, f"sqlite:///{folder / 'fresh.db'}")
+    server, database = databases.server(name), f"m{next(NUMBERS)}"
+    server.query(f"CREATE DATABASE {database}")
+    return Database(name, server.url(database), server)
+
+
+@pytest.fixture(params=NAMES)
+def fresh(request: pytest.FixtureRequest, databases: Databases, tmp_path: Path) -> Database:
+    return database_on(request.param, databases, tmp_path)
+
+
+@pytest.fixture
+async def storage(fresh: Database) -> AsyncIterator[Storage]:
+    storage = fresh.open()
+    yield storage
+    await storage.close()
+
+
+@pytest.fixture
+def postgresql(databases: Databases, tmp_path: Path) -> Database:
+    return database_on("postgresql", databases, tmp_path)
+
+
+@pytest.fixture
+def alembic_copy(tmp_path: Path) -> Path:
+    """A checkout whose migrations a test may change."""
+    checkout = tmp_path / "checkout"
+    for name in ("alembic", "identity_graphql"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", checkout)
+    return checkout
+
+
+async def inspect(storage: Storage, question: Callable[[sa.Connection], T]) -> T:
+    async with storage.transaction() as connection:
+        return await connection.run_sync(question)
+
+
+async def ask(storage: Storage, statement: str) -> list[tuple[Any, ...]]:
+    async with storage.transaction() as connection:
+        return [tuple(row) for row in await connection.execute(sa.text(statement))]
+
+
+async def tables_of(storage: Storage) -> set[str]:
+    return set(await inspect(storage, lambda connection: sa.inspect(connection).get_table_names()))
+
+
+async def differences(storage: Storage) -> list[Any]:
+    """Between the database and what the program declares."""
+
+    def compare(connection: sa.Connection) -> list[Any]:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        return list(compare_metadata(context, metadata))
+
+    return await inspect(storage, compare)
+
+
+def program(url: str, *arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**clean, "DATABASE_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def alembic(url: str, *arguments: str, folder: Path = ROOT) -> str:
+    """Alembic's own command line."""
+    result = program(url, "-m", "alembic", *arguments, folder=folder)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+# --- the schema ---
+
+
+async def test_the_migrations_make_what_the_program_declares(storage: Storage) -> None:
+    await storage.migrate()
+    assert await differences(storage) == []
+    assert await tables_of(storage) == {*TABLES, "alembic_version"}
+
+
+async def test_alembics_commands_work_from_the_checkout(fresh: Database) -> None:
+    alembic(fresh.url, "upgrade", "head")
+    assert "No new upgrade operations" in alembic(fresh.url, "check")
+    alembic(fresh.url, "downgrade", "base")
+    storage = fresh.open()
+    assert await tables_of(storage) == {"alembic_version"}
+    await storage.close()
+
+
+async def test_every_revision_goes_down_and_up_again_twice(storage: Storage) -> None:
+    await storage.migrate()
+    revisions = list(ScriptDirectory.from_config(migrations.configuration()).walk_revisions())
+
+    def step(connection: sa.Connection, move: Callable[..., None], to: str) -> None:
+        configuration = migrations.configuration()
+        configuration.attributes["connection"] = connection
+        move(configuration, to)
+
+    for _ in range(2):
+        for move, steps in ((command.downgrade, "-1"), (command.upgrade, "+1")):
+            for _ in revisions:
+                async with storage.migrating() as connection:
+                    await connection.run_sync(step, move, steps)
+            assert await tables_of(storage) - {"alembic_version"} == (TABLES if steps == "+1" else set())
+        assert await differences(storage) == []
+
+
+def test_the_history_is_one_line() -> None:
+    scripts = ScriptDirectory.from_config(migrations.configuration())
+    assert len(scripts.get_heads()) == len(scripts.get_bases()) == 1
+    assert all(not (script.is_branch_point or script.is_merge_point) for script in scripts.walk_revisions())
+
+
+async def test_the_link_precedence_is_stored_and_follows_from_the_link(storage: Storage) -> None:
+    await storage.migrate()
+    columns = await inspect(storage, lambda connection: sa.inspect(connection).get_columns("contact"))
+    (precedence,) = [column for column in columns if column["name"] == "link_precedence"]
+    assert precedence["computed"]["persisted"]
+    assert "linked_id" in precedence["computed"]["sqltext"]
+
+
+async def test_postgresql_keeps_moments_in_utc_and_compares_keys_byte_by_byte(postgresql: Database) -> None:
+    storage = postgresql.open()
+    await storage.migrate()
+    columns = await ask(
+        storage,
+        "SELECT table_name, column_name, data_type, collation_name FROM information_schema.columns"
+        " WHERE table_schema = 'public' AND table_name <> 'alembic_version'",
+    )
+    await storage.close()
+    assert {kind for _, _, kind, _ in columns if kind.startswith("time")} == {"timestamp with time zone"}
+    keys = {(table, name) for table, name, _, collation in columns if collation == "C"}
+    assert keys == {
+        *{("contact", "email"), ("contact", "phone_number"), ("event", "email"), ("event", "phone_number")},
+        *{("identifier", "kind"), ("identifier", "value"), ("pair", "email"), ("pair", "phone_number")},
+    }
+
+
+async def test_mariadb_keeps_microseconds_and_compares_keys_byte_by_byte(databases: Databases, tmp_path: Path) -> None:
+    storage = database_on("mariadb", databases, tmp_path).open()
+    await storage.migrate()
+    columns = await ask(
+        storage,
+        "SELECT table_name, column_name, column_type, collation_name FROM information_schema.columns"
+        " WHERE table_schema = DATABASE() AND table_name <> 'alembic_version'",
+    )
+    engines = await ask(
+        storage,
+        "SELECT DISTINCT engine FROM information_schema.tables"
+        " WHERE table_schema = DATABASE() AND table_name <> 'alembic_version'",
+    )
+    await storage.close()
+    assert {kind for _, _, kind, _ in columns if kind.startswith(("date", "time"))} == {"datetime(6)"}
+    keys = {"email", "phone_number", "value"}
+    assert {collation for _, name, _, collation in columns if name in keys} == {"utf8mb4_bin"}
+    assert {collation for table, name, _, collation in columns if (table, name) == ("identifier", "kind")} == {
+        "utf8mb4_bin"
+    }
+    assert engines == [("InnoDB",)]
+
+
+async def test_sqlite_never_gives_an_id_out_again(databases: Databases, tmp_path: Path) -> None:
+    storage = database_on("sqlite", databases, tmp_path).open()
+    await storage.migrate()
+    numbered = await ask(storage, "SELECT name FROM sqlite_master WHERE sql LIKE '%AUTOINCREMENT%' ORDER BY name")
+    await storage.close()
+    assert numbered == [("contact",), ("event",)]
+
+
+# --- several at once, and other versions ---
+
+# One process that has everything imported becomes several, which begin together.
+MIGRATE = """
+import asyncio, logging, multiprocessing, sys
+from identity_graphql.app import migrate
+from identity_graphql.settings import Settings
+
+def run(together):
+    together.wait()
+    asyncio.run(migrate(Settings.load()))
+
+logging.basicConfig(stream=sys.stderr, format="%(message)s")
+logging.getLogger("alembic.runtime.migration").setLevel("INFO")
+fork = multiprocessing.get_context("fork")
+number = int(sys.argv[1])
+together = fork.Barrier(number)
+processes = [fork.Process(target=run, args=[together]) for _ in range(number)]
+for process in processes:
+    process.start()
+for process in processes:
+    process.join()
+print([process.exitcode for process in processes])
+"""
+
+
+async def test_of_several_processes_that_migrate_at_once_exactly_one_does_it(fresh: Database) -> None:
+    number = 3 if fresh.name == "mariadb" else 4
+    result = program(fresh.url, "-c", MIGRATE, str(number))
+    assert result.stdout == f"{[0] * number}\n", result.stderr
+    revisions = list(ScriptDirectory.from_config(migrations.configuration()).walk_revisions())
+    assert result.stderr.count("Running upgrade") == len(revisions)
+    storage = fresh.open()
+    assert await storage.is_migrated()
+    await storage.close()
+
+
+async def test_a_database_is_ready_with_this_programs_revision_or_a_newer_one(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not await storage.is_migrated()
+    await storage.migrate()
+    assert await storage.is_migrated()
+
+    with monkeypatch.context() as later:
+        later.setattr(migrations, "head", lambda: "9999")  # this program, when it will have more migrations
+        assert not await storage.is_migrated()
+
+    await ask_to(storage, "UPDATE alembic_version SET version_num = '9999'")  # a newer program was here
+    assert await storage.is_migrated()
+    await storage.migrate()
+    assert await ask(storage, "SELECT version_num FROM alembic_version") == [("9999",)]
+    with pytest.raises(ConfigurationError, match="newer version"):
+        await storage.migrate(reset=True)
+    assert await tables_of(storage) >= TABLES
+
+
+async def ask_to(storage: Storage, statement: str) -> None:
+    async with storage.transaction() as connection:
+        await connection.execute(sa.text(statement))
+
+
+async def test_reset_empties_the_database_and_leaves_what_is_not_ours(storage: Storage) -> None:
+    await storage.migrate()
+    await ask_to(storage, "CREATE TABLE theirs (id INTEGER)")
+    for _ in range(2):
+        decision = await IdentityService(storage, Normalisation()).identify(email="ann@example.com", phone_number=None)
+        assert decision.cluster.primary.id == 1
+        await storage.migrate(reset=True)
+        for table in TABLES:
+            assert await ask(storage, f"SELECT * FROM {table}") == []
+    assert "theirs" in await tables_of(storage)
+
+
+async def test_somebody_elses_table_of_that_name_is_not_touched(
+    databases: Databases, tmp_path: Path, storage: Storage, fresh: Database
+) -> None:
+    await ask_to(storage, "CREATE TABLE contact (id INTEGER)")
+    with pytest.raises(sa.exc.DBAPIError, match="contact"):
+        await storage.migrate()
+    assert not await storage.is_migrated()
+    assert await ask(storage, "SELECT * FROM contact") == []
+
+
+# --- new migrations ---
+
+
+async def test_autogenerate_without_a_change_writes_an_empty_migration(sqlite: Database, alembic_copy: Path) -> None:
+    alembic(sqlite.url, "revision", "--autogenerate", "-m", "nothing", folder=alembic_copy)
+    head = migrations.head()
+    (new,) = (alembic_copy / "alembic/versions").glob(f"{int(head) + 1:04}_nothing.py")
+    script: dict[str, Any] = {}
+    exec(compile(new.read_text(), new, "exec"), script)
+    assert script["down_revision"] == head
+    code = [line for line in new.read_text().splitlines() if line.strip() and not line.strip().startswith("#")]
+    assert [line.strip() for line in code if line.startswith("    ")] == ["pass", "pass"]
+
+
+async def test_autogenerate_writes_a_change_down_so_that_it_runs(
+    fresh: Database, storage: Storage, alembic_copy: Path
+) -> None:
+    tables = alembic_copy / "identity_graphql/storage/tables.py"
+    column = '    sa.Column("reason", sa.Text),\n'
+    assert column in tables.read_text()
+    tables.write_text(tables.read_text().replace(column, column + '    sa.Column("seen_at", UtcDateTime),\n'))
+    await storage.migrate()
+    alembic(fresh.url, "revision", "--autogenerate", "-m", "add a moment", folder=alembic_copy)
+
+    alembic(fresh.url, "upgrade", "head", folder=alembic_copy)
+    assert [difference[0] for difference in await differences(storage)] == ["remove_column"]
+    alembic(fresh.url, "downgrade", "-1", folder=alembic_copy)
+    assert await differences(storage) == []
+
+
+# --- schemas of PostgreSQL, and printed SQL ---
+
+
+@pytest.mark.parametrize("schema", ["tenant_1", "Müller & Co"], ids=["plain", "quoted"])
+async def test_a_schema_of_its_own_holds_all_tables(postgresql: Database, schema: str) -> None:
+    assert postgresql.server is not None
+    database = postgresql.url.rpartition("/")[2]
+    url = postgresql.server.url(database, schema=schema)
+    storage = Database("postgresql", url).open()
+    assert not await storage.is_migrated()
+    await storage.migrate()
+    assert await storage.is_migrated()
+    assert await differences(storage) == []
+    places = await ask(storage, "SELECT tablename, schemaname FROM pg_tables WHERE schemaname !~ '^(pg_|information_)'")
+    await storage.close()
+    assert dict(places) == dict.fromkeys({*TABLES, "alembic_version"}, schema)
+    assert "No new upgrade operations" in alembic(url, "check")
+
+    beside = postgresql.open()
+    assert not await beside.is_migrated(), "another schema's tables are not ours"
+    await beside.close()
+
+
+async def test_the_printed_sql_does_the_same(postgresql: Database) -> None:
+    assert postgresql.server is not None
+    url = postgresql.server.url(postgresql.url.rpartition("/")[2], schema="printed")
+    statements = alembic(url, "upgrade", "head", "--sql")
+    client = await asyncpg.connect(postgresql.url)
+    await client.execute(statements)
+    await client.close()
+    storage = Database("postgresql", url).open()
+    assert await storage.is_migrated()
+    assert await differences(storage) == []
+    await storage.close()
