@@ -17,7 +17,7 @@ RUN /build/bin/pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /
 RUN /venv/bin/pip install --no-deps --no-index /wheels/*.whl
 
 FROM python:3.13-slim
-RUN useradd --system --no-create-home --uid 10001 identity && install --directory --owner=identity /data
+RUN useradd --no-create-home --uid 10001 identity && install --directory --owner=identity /data
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1
 ENV HOST=0.0.0.0 PORT=8000 LOG_FORMAT=json DATABASE_URL=sqlite:////data/identity.db

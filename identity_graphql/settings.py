@@ -31,7 +31,8 @@ class Settings(BaseSettings):
 
     database_url: SecretStr = Field(
         SecretStr("sqlite:///./identity.db"),
-        description="Where the data is: `postgresql://user:password@host:5432/name`, `mysql://…`, `sqlite:///./identity.db`, `file:./dev.db`.",
+        description="Where the data is: `postgresql://user:password@host:5432/name`, `mysql://…`, "
+        "`sqlite:///./identity.db`, `file:./dev.db`.",
     )
     host: str = Field("127.0.0.1", description="The address to listen on; `0.0.0.0` for all.")
     port: int = Field(8000, ge=0, le=65535, description="The port to listen on; `0` takes a free one.")
@@ -41,11 +42,13 @@ class Settings(BaseSettings):
     )
     default_region: str | None = Field(
         None,
-        description="Country (`IN`, `US`, …) whose national phone numbers are understood and become E.164. Unset: numbers stay as they are.",
+        description="Country (`IN`, `US`, …) whose national phone numbers are understood and become E.164. "
+        "Unset: numbers stay as they are.",
     )
     accept_normalisation_change: bool = Field(
         False,
-        description="Start although the newest event was written under another normalisation (another `DEFAULT_REGION`).",
+        description="Start although the newest event was written under another normalisation "
+        "(another `DEFAULT_REGION`).",
     )
     auto_migrate: bool = Field(True, description="Migrate the database when the server starts.")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -53,7 +56,8 @@ class Settings(BaseSettings):
     )
     isolation_level: Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] = Field(
         "READ COMMITTED",
-        description="Isolation of the transactions: `READ COMMITTED`, `REPEATABLE READ` or `SERIALIZABLE`. The answers are right at each of them. SQLite is always serializable.",
+        description="Isolation of the transactions: `READ COMMITTED`, `REPEATABLE READ` or `SERIALIZABLE`. "
+        "The answers are right at each of them. SQLite is always serializable.",
     )
     pool_size: int = Field(10, ge=1, le=1000, description="Database connections kept at most, per process.")
     request_timeout: float = Field(

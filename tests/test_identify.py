@@ -149,7 +149,8 @@ async def test_identify_many_takes_one_to_a_thousand_items(sqlite: Database, cou
 POISON = {
     "postgresql": (
         "CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN IF NEW.email = 'poison@x.io' THEN RAISE EXCEPTION 'poisoned %', NEW.email; END IF; RETURN NEW; END $$",
+        " $$ BEGIN IF NEW.email = 'poison@x.io' THEN RAISE EXCEPTION 'poisoned %', NEW.email; END IF;"
+        " RETURN NEW; END $$",
         "CREATE TRIGGER poison BEFORE INSERT ON contact FOR EACH ROW EXECUTE FUNCTION poison()",
     ),
     "mariadb": (
