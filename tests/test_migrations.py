@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -247,6 +248,17 @@ async def test_of_several_processes_that_migrate_at_once_exactly_one_does_it(fre
     storage = fresh.open()
     assert await storage.is_migrated()
     await storage.close()
+
+
+async def test_who_migrates_is_waited_for(storage: Storage, fresh: Database) -> None:
+    other = fresh.open()
+    async with storage.migrating():
+        waiting = asyncio.create_task(other.migrate())
+        await asyncio.sleep(0.5)
+        assert not waiting.done()
+    await waiting
+    assert await other.is_migrated()
+    await other.close()
 
 
 async def test_a_database_is_ready_with_this_programs_revision_or_a_newer_one(
