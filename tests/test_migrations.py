@@ -361,6 +361,20 @@ async def test_a_schema_of_its_own_holds_all_tables(postgresql: Database, schema
     await beside.close()
 
 
+async def test_who_may_not_make_schemas_may_use_one_that_is_there(postgresql: Database) -> None:
+    assert postgresql.server is not None
+    database = postgresql.url.rpartition("/")[2]
+    postgresql.server.query(f"CREATE ROLE {database} LOGIN")
+    client = await asyncpg.connect(postgresql.url)
+    await client.execute(f"CREATE SCHEMA theirs AUTHORIZATION {database}")
+    await client.close()
+    url = postgresql.server.url(database, schema="theirs").replace("//postgres@", f"//{database}@")
+    storage = Database("postgresql", url).open()
+    await storage.migrate()
+    assert await differences(storage) == []
+    await storage.close()
+
+
 async def test_the_printed_sql_does_the_same(postgresql: Database) -> None:
     assert postgresql.server is not None
     url = postgresql.server.url(postgresql.url.rpartition("/")[2], schema="printed")

@@ -168,8 +168,10 @@ class Storage:
     async def migrating(self) -> AsyncIterator[AsyncConnection]:
         """A connection that nobody else migrates beside: the one place where a database lock is taken."""
         async with self.transaction() as connection, self.dialect.migration_lock(connection):
-            if self._schema is not None:
-                await connection.execute(sa.schema.CreateSchema(self._schema, if_not_exists=True))
+            # Looked for first: who may use a schema need not be allowed to make one, not even IF NOT EXISTS.
+            if (name := self._schema) is not None:
+                if not await connection.run_sync(lambda sync: sa.inspect(sync).has_schema(name)):
+                    await connection.execute(sa.schema.CreateSchema(name))
             yield connection
 
     async def migrate(self, *, reset: bool = False) -> None:
