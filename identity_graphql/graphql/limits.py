@@ -49,9 +49,7 @@ class _Cost:
 
 class _Measure:
     def __init__(self, document: DocumentNode) -> None:
-        self._fragments = {
-            d.name.value: d for d in document.definitions if isinstance(d, FragmentDefinitionNode)
-        }
+        self._fragments = {d.name.value: d for d in document.definitions if isinstance(d, FragmentDefinitionNode)}
         self._known: dict[str, _Cost] = {}
 
     def selections(self, selected: SelectionSetNode | None) -> _Cost:
@@ -93,9 +91,7 @@ def limits_rule(limits: Limits) -> type[ASTValidationRule]:
                 self._check("levels", cost.depth, limits.depth)
                 self._check("fields", cost.fields, limits.fields)
                 self._check("aliases", cost.aliases, limits.aliases)
-                self._check(
-                    "directives", cost.directives + len(operation.directives or ()), limits.directives
-                )
+                self._check("directives", cost.directives + len(operation.directives or ()), limits.directives)
 
         def _check(self, what: str, number: int, limit: int) -> None:
             if number > limit:

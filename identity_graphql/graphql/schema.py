@@ -32,7 +32,7 @@ class Query:
     @strawberry.field(description="One contact, a deleted one too; null if no such id was ever given out.")
     async def contact(self, info: Info, id: ID) -> Contact | None:
         found = await info.context.contacts.load(contact_id(id))
-        return found and Contact.from_domain(found)
+        return Contact.from_domain(found) if found else None
 
     @strawberry.field(
         description="The cluster of exactly one of: any of its contacts' ids, an email, a phone number. Writes nothing."
@@ -47,7 +47,7 @@ class Query:
         found = await info.context.service.cluster(
             contact_id=None if id is None else contact_id(id), email=email, phone_number=phone_number
         )
-        return found and Cluster.from_domain(found)
+        return Cluster.from_domain(found) if found else None
 
     @strawberry.field(description="All live contacts, by id.")
     async def contacts(self, info: Info, first: First = 20, after: Cursor = None) -> Connection[Contact]:
@@ -70,24 +70,18 @@ class Mutation:
     async def identify(
         self, info: Info, email: str | None = None, phone_number: PhoneNumber | None = None
     ) -> IdentifyPayload:
-        return IdentifyPayload.from_domain(
-            await info.context.service.identify(email=email, phone_number=phone_number)
-        )
+        return IdentifyPayload.from_domain(await info.context.service.identify(email=email, phone_number=phone_number))
 
     @strawberry.mutation(
         description="`identify` for up to 1,000 items, in order, in one batch. An item that fails does so alone."
     )
     async def identify_many(self, info: Info, items: list[IdentifyInput]) -> list[IdentifyItem]:
-        results = await info.context.service.identify_many(
-            [(item.email, item.phone_number) for item in items]
-        )
+        results = await info.context.service.identify_many([(item.email, item.phone_number) for item in items])
         return [IdentifyItem.from_domain(result) for result in results]
 
 
 class Schema(strawberry.Schema):
-    def process_errors(
-        self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
-    ) -> None:
+    def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Log nothing: Strawberry's own way logs every mistake of a client, with the text of its query.
 
         What is no client's mistake is logged by `CodedErrors`.

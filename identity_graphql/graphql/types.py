@@ -116,9 +116,7 @@ class Connection(Generic[Node]):
     page_info: PageInfo
 
     @classmethod
-    def of(
-        cls, nodes: Sequence[Node], ids: Sequence[int], *, first: int, after: str | None
-    ) -> Connection[Node]:
+    def of(cls, nodes: Sequence[Node], ids: Sequence[int], *, first: int, after: str | None) -> Connection[Node]:
         """A page of at most ``first`` of these nodes; one more of them tells that there is a next page."""
         edges = [Edge(cursor=cursor_of(i), node=node) for node, i in zip(nodes[:first], ids, strict=False)]
         return cls(
@@ -141,9 +139,7 @@ class Contact:
     linked_id: ID | None = strawberry.field(description="A secondary's primary; null for a primary.")
     link_precedence: LinkPrecedence
     created_at: datetime
-    updated_at: datetime = strawberry.field(
-        description="Changes only when this record's own link or deletion changes."
-    )
+    updated_at: datetime = strawberry.field(description="Changes only when this record's own link or deletion changes.")
     deleted_at: datetime | None
 
     @classmethod
@@ -168,14 +164,14 @@ class Contact:
         if self.home is not None:
             return Contact.from_domain(self.home.primary, self.home)
         found = await info.context.contacts.load(int(self.linked_id))
-        return found and Contact.from_domain(found)
+        return Contact.from_domain(found) if found else None
 
     @strawberry.field(description="The customer it belongs to; null for a deleted contact.")
     async def cluster(self, info: Info) -> Cluster | None:
         if self.deleted_at is not None:
             return None
         found = self.home or await info.context.clusters.load(int(self.id))
-        return found and Cluster.from_domain(found)
+        return Cluster.from_domain(found) if found else None
 
 
 @strawberry.type(
@@ -265,7 +261,7 @@ class IdentifyPayload:
         return cls(
             outcome=decision.outcome,
             cluster=Cluster.from_domain(cluster),
-            contact=decision.contact and Contact.from_domain(decision.contact, cluster),
+            contact=Contact.from_domain(decision.contact, cluster) if decision.contact else None,
             demoted=[Contact.from_domain(contact, cluster) for contact in decision.demoted],
             warnings=[Warning.from_domain(ignored) for ignored in decision.request.details.ignored],
         )
