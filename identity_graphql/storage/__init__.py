@@ -169,9 +169,9 @@ class Storage:
         """A connection that nobody else migrates beside: the one place where a database lock is taken."""
         async with self.transaction() as connection, self.dialect.migration_lock(connection):
             # Looked for first: who may use a schema need not be allowed to make one, not even IF NOT EXISTS.
-            if (name := self._schema) is not None:
-                if not await connection.run_sync(lambda sync: sa.inspect(sync).has_schema(name)):
-                    await connection.execute(sa.schema.CreateSchema(name))
+            schema = self._schema
+            if schema and not await connection.run_sync(lambda sync: sa.inspect(sync).has_schema(schema)):
+                await connection.execute(sa.schema.CreateSchema(schema))
             yield connection
 
     async def migrate(self, *, reset: bool = False) -> None:

@@ -64,12 +64,3 @@ class Dialect(Protocol):
 
     def migration_lock(self, connection: AsyncConnection) -> AbstractAsyncContextManager[None]:
         """Keep every other process from migrating this database meanwhile."""
-
-
-async def insert_returning(
-    connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
-) -> list[int]:
-    """`Dialect.insert` where the database has RETURNING: one statement."""
-    number = next(iter(table.primary_key))
-    statement = table.insert().returning(number, sort_by_parameter_order=True)
-    return list((await connection.execute(statement, rows)).scalars())

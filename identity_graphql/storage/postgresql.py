@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from identity_graphql.storage.address import Address
-from identity_graphql.storage.dialect import Engines, Pool, Verdict, insert_returning
+from identity_graphql.storage.dialect import Engines, Pool, Verdict
 
 # serialization_failure, deadlock_detected, lock_not_available
 RETRY = frozenset({"40001", "40P01", "55P03"})
@@ -49,7 +49,9 @@ class PostgreSQL:
     async def insert(
         self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
     ) -> list[int]:
-        return await insert_returning(connection, table, rows)
+        (key,) = table.primary_key
+        statement = table.insert().returning(key, sort_by_parameter_order=True)
+        return list((await connection.execute(statement, rows)).scalars())
 
     @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from identity_graphql.storage.address import Address
-from identity_graphql.storage.dialect import Engines, Pool, Verdict, insert_returning
+from identity_graphql.storage.dialect import Engines, Pool, Verdict
 
 PRAGMAS = (
     "journal_mode=WAL",  # readers do not wait for the writer
@@ -19,6 +19,7 @@ PRAGMAS = (
     "foreign_keys=ON",
     "busy_timeout=5000",  # another process may be writing
 )
+LAST_NUMBER = sa.text("SELECT seq FROM sqlite_sequence WHERE name = :table")
 RETRY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 DUPLICATE = frozenset({sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE})
 AWAY = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY})
@@ -66,7 +67,14 @@ class SQLite:
     async def insert(
         self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
     ) -> list[int]:
-        return await insert_returning(connection, table, rows)
+        # The write lock is ours: nobody else draws numbers meanwhile, and AUTOINCREMENT keeps the highest ever used.
+        last = await connection.scalar(LAST_NUMBER, {"table": table.name}) or 0
+        (key,) = table.primary_key
+        numbers = range(last + 1, last + 1 + len(rows))
+        await connection.execute(
+            table.insert(), [{**row, key.name: number} for row, number in zip(rows, numbers, strict=True)]
+        )
+        return list(numbers)
 
     @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:

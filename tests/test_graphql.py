@@ -1,0 +1,425 @@
+"""The GraphQL edge, through HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+import pytest
+import sqlalchemy as sa
+from structlog.testing import capture_logs
+
+from tests.databases import Database
+from tests.serving import serving
+
+Answer = dict[str, Any]
+
+
+@contextmanager
+def statements() -> Iterator[list[str]]:
+    """The statements that are sent to any database meanwhile; what begins and ends transactions is not counted."""
+    sent: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if not statement.startswith(("BEGIN", "PRAGMA")):
+            sent.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+
+
+@pytest.fixture
+async def client(database: Database) -> AsyncIterator[httpx2.AsyncClient]:
+    async with serving(database.url) as client:
+        yield client
+
+
+@pytest.fixture
+async def embedded(sqlite: Database) -> AsyncIterator[httpx2.AsyncClient]:
+    async with serving(sqlite.url) as client:
+        yield client
+
+
+async def ask(client: httpx2.AsyncClient, query: str, **variables: object) -> Answer:
+    """The whole answer: data and errors."""
+    response = await client.post("/graphql", json={"query": query, "variables": variables})
+    assert response.status_code == 200, response.text
+    answer: Answer = response.json()
+    return answer
+
+
+async def data(client: httpx2.AsyncClient, query: str, **variables: object) -> Any:
+    answer = await ask(client, query, **variables)
+    assert "errors" not in answer, answer["errors"]
+    return answer["data"]
+
+
+async def refusal(client: httpx2.AsyncClient, query: str, **variables: object) -> dict[str, Any]:
+    """The extensions of the one error."""
+    (error,) = (await ask(client, query, **variables))["errors"]
+    extensions: dict[str, Any] = error["extensions"]
+    return extensions
+
+
+async def identify(client: httpx2.AsyncClient, *customers: tuple[str | None, str | None]) -> None:
+    items = [{"email": email, "phoneNumber": phone_number} for email, phone_number in customers]
+    query = "mutation ($items: [IdentifyInput!]!) { identifyMany(items: $items) { error { message } } }"
+    assert {item["error"] for item in (await data(client, query, items=items))["identifyMany"]} == {None}
+
+
+THREE = [("a@x.io", "111"), ("b@x.io", "222"), ("c@x.io", "222")]
+
+
+async def test_identify_tells_everything_about_what_it_did(embedded: httpx2.AsyncClient) -> None:
+    await identify(embedded, *THREE)
+
+    answer = await data(
+        embedded,
+        """mutation { identify(email: "a@x.io", phoneNumber: 222) {
+             outcome
+             cluster { id primaryContactId primary { id email } secondaries { id linkedId linkPrecedence } emails
+                       phoneNumbers secondaryContactIds size version }
+             contact { id }
+             demoted { id linkPrecedence linked { id } cluster { id } }
+             warnings { code field message } } }""",
+    )
+
+    assert answer["identify"] == {
+        "outcome": "MERGED",
+        "cluster": {
+            "id": "1",
+            "primaryContactId": "1",
+            "primary": {"id": "1", "email": "a@x.io"},
+            "secondaries": [{"id": n, "linkedId": "1", "linkPrecedence": "SECONDARY"} for n in ("2", "3")],
+            "emails": ["a@x.io", "b@x.io", "c@x.io"],
+            "phoneNumbers": ["111", "222"],
+            "secondaryContactIds": ["2", "3"],
+            "size": 3,
+            "version": 2,
+        },
+        "contact": None,
+        "demoted": [{"id": "2", "linkPrecedence": "SECONDARY", "linked": {"id": "1"}, "cluster": {"id": "1"}}],
+        "warnings": [],
+    }
+
+
+async def test_an_ignored_value_is_a_warning(embedded: httpx2.AsyncClient) -> None:
+    answer = await data(
+        embedded,
+        'mutation { identify(email: "a@x.io", phoneNumber: "null")'
+        " { contact { phoneNumber } warnings { code field } } }",
+    )
+
+    assert answer["identify"]["contact"] == {"phoneNumber": None}
+    assert answer["identify"]["warnings"] == [{"code": "IGNORED_VALUE", "field": "phoneNumber"}]
+
+
+async def test_identify_many_answers_every_item_by_itself(embedded: httpx2.AsyncClient) -> None:
+    answer = await data(
+        embedded,
+        """mutation { identifyMany(items: [
+             {email: "a@x.io", phoneNumber: 1234}, {email: "@"}, {}, {phoneNumber: "1234"}]) {
+             payload { outcome cluster { id } contact { id } } error { code field } } }""",
+    )
+
+    assert answer["identifyMany"] == [
+        {"payload": {"outcome": "CREATED", "cluster": {"id": "1"}, "contact": {"id": "1"}}, "error": None},
+        {"payload": None, "error": {"code": "BAD_USER_INPUT", "field": "email"}},
+        {"payload": None, "error": {"code": "BAD_USER_INPUT", "field": None}},
+        {"payload": {"outcome": "UNCHANGED", "cluster": {"id": "1"}, "contact": None}, "error": None},
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 1001])
+async def test_identify_many_takes_one_to_a_thousand_items(embedded: httpx2.AsyncClient, count: int) -> None:
+    query = "mutation ($items: [IdentifyInput!]!) { identifyMany(items: $items) { error { code } } }"
+
+    extensions = await refusal(embedded, query, items=[{"email": "a@x.io"}] * count)
+
+    assert (extensions["code"], extensions["field"]) == ("BAD_USER_INPUT", "items")
+
+
+@pytest.mark.parametrize(
+    "by", ['id: "1"', 'id: "2"', "id: 3", 'email: " C@X.io"', 'phoneNumber: "2-2-2"', "phoneNumber: 111"]
+)
+async def test_a_cluster_is_found_by_whatever_belongs_to_it(embedded: httpx2.AsyncClient, by: str) -> None:
+    await identify(embedded, *THREE, ("a@x.io", "222"))
+
+    assert (await data(embedded, f"{{ cluster({by}) {{ id }} }}"))["cluster"] == {"id": "1"}
+
+
+@pytest.mark.parametrize(
+    "by", ['id: "99"', 'id: "99999999999999999999999"', 'id: "-1"', 'email: "no@x.io"', "phoneNumber: 999"]
+)
+async def test_what_is_unknown_is_null(embedded: httpx2.AsyncClient, by: str) -> None:
+    assert (await data(embedded, f"{{ cluster({by}) {{ id }} }}"))["cluster"] is None
+
+
+@pytest.mark.parametrize(
+    ("field", "bad"),
+    [
+        ("cluster { id }", None),
+        ('cluster(email: "") { id }', None),
+        ('cluster(email: "null") { id }', None),
+        ('cluster(id: "1", email: "a@x.io") { id }', None),
+        ('cluster(email: "a@x.io", phoneNumber: "111") { id }', None),
+        ('cluster(email: "a@") { id }', "email"),
+        ('cluster(phoneNumber: "abc") { id }', "phoneNumber"),
+        ('cluster(id: "x") { id }', "id"),
+        ('cluster(id: "1.5") { id }', "id"),
+        ('contact(id: "") { id }', "id"),
+        ("contacts(first: 0) { edges { cursor } }", "first"),
+        ("clusters(first: 101) { edges { cursor } }", "first"),
+        ('contacts(after: "x") { edges { cursor } }', "after"),
+        ('clusters(after: "aWQ6eA==") { edges { cursor } }', "after"),
+        ('cluster(id: "1") { contacts(after: "aWQ6OTk=") { edges { cursor } } }', "after"),
+    ],
+)
+async def test_a_question_that_makes_no_sense_is_refused(
+    embedded: httpx2.AsyncClient, field: str, bad: str | None
+) -> None:
+    await identify(embedded, *THREE)
+
+    extensions = await refusal(embedded, f"{{ {field} }}")
+
+    assert extensions["code"] == "BAD_USER_INPUT"
+    assert extensions["field"] == bad
+
+
+async def test_a_blank_beside_a_value_counts_as_not_given(embedded: httpx2.AsyncClient) -> None:
+    await identify(embedded, *THREE)
+
+    answer = await data(embedded, '{ cluster(email: " ", phoneNumber: "111") { id } }')
+
+    assert answer["cluster"] == {"id": "1"}
+
+
+async def test_a_deleted_contact_is_shown_and_its_cluster_is_gone(database: Database) -> None:
+    storage = database.open()
+    async with serving(database.url) as client:
+        await identify(client, ("a@x.io", "111"), ("b@x.io", "111"))
+        async with storage.transaction() as connection:
+            await connection.execute(sa.text("UPDATE contact SET deleted_at = created_at WHERE id = 2"))
+            await connection.execute(sa.text("DELETE FROM identifier WHERE contact_id = 2"))
+
+        shown = (await data(client, '{ contact(id: "2") { email createdAt deletedAt cluster { id } } }'))["contact"]
+        gone = await refusal(client, '{ cluster(id: "2") { id } }')
+        listed = await data(client, "{ contacts { edges { node { id } } } clusters { edges { node { size } } } }")
+    await storage.close()
+
+    assert (shown["email"], shown["cluster"]) == ("b@x.io", None)
+    assert shown["deletedAt"] == shown["createdAt"] == gone["at"]
+    assert gone["code"] == "GONE"
+    assert listed["contacts"]["edges"] == [{"node": {"id": "1"}}]
+    assert listed["clusters"]["edges"] == [{"node": {"size": 1}}]
+
+
+@pytest.mark.parametrize("field", ["contacts", "clusters"])
+async def test_a_list_is_read_page_by_page(client: httpx2.AsyncClient, field: str) -> None:
+    await identify(client, *[(f"{n}@x.io", None) for n in range(45)])
+    page_info = "pageInfo { hasNextPage hasPreviousPage startCursor endCursor }"
+    query = f"""query ($after: String) {{
+      {field}(first: 20, after: $after) {{ edges {{ cursor node {{ id }} }} {page_info} }} }}"""
+
+    seen: list[str] = []
+    sizes = []
+    after = None
+    while True:
+        page = (await data(client, query, after=after))[field]
+        seen += [edge["node"]["id"] for edge in page["edges"]]
+        sizes.append(len(page["edges"]))
+        assert page["pageInfo"]["hasPreviousPage"] == (after is not None)
+        after = page["pageInfo"]["endCursor"]
+        if not page["pageInfo"]["hasNextPage"]:
+            break
+
+    assert seen == [str(n) for n in range(1, 46)]
+    assert sizes == [20, 20, 5]
+
+
+async def test_the_contacts_of_a_cluster_are_read_page_by_page_by_seniority(embedded: httpx2.AsyncClient) -> None:
+    await identify(embedded, *[("a@x.io", f"555{n}") for n in range(5)])
+    query = """query ($after: String) {
+      cluster(id: "1") { contacts(first: 3, after: $after) {
+        edges { node { id cluster { id } linked { id } } } pageInfo { hasNextPage endCursor } } } }"""
+
+    first = (await data(embedded, query))["cluster"]["contacts"]
+    second = (await data(embedded, query, after=first["pageInfo"]["endCursor"]))["cluster"]["contacts"]
+
+    assert [edge["node"]["id"] for edge in first["edges"] + second["edges"]] == ["1", "2", "3", "4", "5"]
+    assert (first["pageInfo"]["hasNextPage"], second["pageInfo"]["hasNextPage"]) == (True, False)
+
+
+MEMBERS = "contacts { edges { node { id linked { id email } cluster { id emails } } } }"
+DEEP = f"id size primary {{ id cluster {{ id }} }} secondaries {{ id linked {{ id }} cluster {{ id }} }} {MEMBERS}"
+
+COUNTED = {
+    "contact": ('{ contact(id: "3") { id email } }', 1),
+    "contact, with its cluster and primary": (f'{{ contact(id: "3") {{ linked {{ id }} cluster {{ {DEEP} }} }} }}', 3),
+    "cluster by email": (f'{{ cluster(email: "a@x.io") {{ {DEEP} }} }}', 1),
+    "cluster by id": (f'{{ cluster(id: "2") {{ {DEEP} }} }}', 1),
+    "contacts": ("{ contacts { edges { node { id email } } } }", 1),
+    "contacts, with their clusters and primaries": (
+        f"{{ contacts {{ edges {{ node {{ linked {{ id }} cluster {{ {DEEP} }} }} }} }} }}",
+        3,
+    ),
+    "clusters": (f"{{ clusters {{ edges {{ node {{ {DEEP} }} }} }} }}", 1),
+    "a repeat": (f'mutation {{ identify(email: "a@x.io") {{ cluster {{ {DEEP} }} }} }}', 1),
+    "many repeats": (
+        'mutation { identifyMany(items: [{email: "a@x.io"}, {email: "b@x.io"}, {phoneNumber: 222}]) {'
+        f" payload {{ cluster {{ {DEEP} }} }} }} }}",
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", COUNTED)
+async def test_no_query_costs_more_statements_for_more_customers(client: httpx2.AsyncClient, case: str) -> None:
+    query, expected = COUNTED[case]
+    await identify(client, *THREE, *[(f"m{n}@x.io", f"55{n % 7:03}") for n in range(15)])
+    with statements() as sent:
+        await data(client, query)
+
+    assert len(sent) == expected, "\n\n".join(sent)
+
+
+@pytest.mark.parametrize(("kind", "swaps"), [("new", 0), ("link", 1), ("merge", 2)])
+async def test_identify_many_is_one_find_and_one_apply(
+    client: httpx2.AsyncClient, database: Database, kind: str, swaps: int
+) -> None:
+    await identify(client, ("a@x.io", "111"), ("b@x.io", "222"))
+    items: dict[str, list[tuple[str | None, str | None]]] = {
+        "new": [(f"n{n}@x.io", f"77{n:03}") for n in range(100)],
+        "link": [(f"n{n}@x.io", "111") for n in range(100)],
+        "merge": [("a@x.io", "222"), *[(f"n{n}@x.io", "222") for n in range(99)]],
+    }
+
+    with statements() as sent:
+        await identify(client, *items[kind])
+
+    finds = [statement for statement in sent if statement.startswith("WITH touched")]
+    inserts = [statement.split()[2] for statement in sent if statement.startswith("INSERT")]
+    assert len(finds) == 1
+    assert sum("version=" in statement for statement in sent if statement.startswith("UPDATE")) == swaps
+    if database.name == "mariadb":  # which cannot return the ids of many rows
+        assert len(set(inserts)) == 4
+    else:
+        assert inserts == ["contact", "identifier", "event", "pair"]
+        numbers = 2 if database.name == "sqlite" else 0  # where the ids have come to
+        assert len(sent) == 1 + 4 + swaps + (kind == "merge") + numbers
+    await database.check()
+
+
+async def test_a_fault_is_masked_and_logged_without_personal_data(sqlite: Database) -> None:
+    storage = sqlite.open()
+    async with serving(sqlite.url) as client:
+        async with storage.transaction() as connection:
+            await connection.execute(sa.text("ALTER TABLE pair RENAME TO gone"))
+        with capture_logs() as logs:
+            response = await client.post(
+                "/graphql",
+                json={"query": 'mutation { identify(email: "secret@x.io", phoneNumber: "5551234") { outcome } }'},
+                headers={"x-request-id": "trace-me"},
+            )
+    await storage.close()
+
+    (error,) = response.json()["errors"]
+    assert error["extensions"] == {"code": "INTERNAL", "requestId": "trace-me"}
+    assert response.headers["x-request-id"] == "trace-me"
+    faults = [entry for entry in logs if entry["log_level"] == "error"]
+    assert [entry["request_id"] for entry in faults] == ["trace-me"]
+    assert "secret" not in repr(logs)
+    assert "5551234" not in repr(logs)
+
+
+async def test_a_mistake_of_a_client_is_not_logged(
+    embedded: httpx2.AsyncClient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with capture_logs() as logs:
+        await ask(embedded, '{ cluster(email: "secret@") { id } }')
+        await ask(embedded, '{ nothing(email: "secret@x.io") }')
+
+    assert [entry for entry in logs if entry["log_level"] != "info"] == []
+    assert "secret" not in "".join(capfd.readouterr())
+
+
+async def test_several_operations_need_a_name_and_run_by_it(embedded: httpx2.AsyncClient) -> None:
+    query = "query A { a: __typename } query B { b: __typename }"
+
+    assert (await refusal(embedded, query))["code"] == "GRAPHQL_VALIDATION_FAILED"
+    named = await embedded.post("/graphql", json={"query": query, "operationName": "B"})
+    assert named.json() == {"data": {"b": "Query"}}
+
+
+async def test_a_query_may_come_over_get(embedded: httpx2.AsyncClient) -> None:
+    response = await embedded.get(
+        "/graphql",
+        params={"query": "query ($id: ID!) { contact(id: $id) { id } }", "variables": '{"id": "1"}'},
+        headers={"accept": "application/json"},
+    )
+
+    assert response.json() == {"data": {"contact": None}}
+
+
+async def test_a_browser_gets_graphiql(embedded: httpx2.AsyncClient) -> None:
+    response = await embedded.get("/graphql", headers={"accept": "text/html,application/xhtml+xml"})
+
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/html")
+    assert "graphiql" in response.text.lower()
+
+
+FAN_OUT = "".join(f"fragment F{n} on Query {{ ...F{n + 1} ...F{n + 1} }} " for n in range(18))
+TOO_MUCH = {
+    "levels": "{ contact(id: 1) " + "{ cluster { primary " * 6 + "{ id }" + " } }" * 6 + " }",
+    "fields": "{ " + "contact(id: 1) { " + "id " * 500 + "} }",
+    "aliases": "{ contact(id: 1) { " + " ".join(f"a{n}: id" for n in range(31)) + " } }",
+    "directives": "{ contact(id: 1) { " + "id @skip(if: false) " * 21 + "} }",
+    "root fields": "{ " + "__typename " * 21 + "}",
+    "operations": " ".join(f"query Q{n} {{ __typename }}" for n in range(11)),
+    "a fan-out of fragments": f"{{ ...F0 }} {FAN_OUT} fragment F18 on Query {{ __typename }}",
+    "5,000 levels": "{ a " * 5000 + "}" * 5000,
+    "10,000 aliases": "{ " + " ".join(f"a{n}: __typename" for n in range(10_000)) + " }",
+    "200 KB of tokens": "{ " + "a " * 100_000 + "}",
+}
+
+
+@pytest.mark.parametrize("case", TOO_MUCH)
+async def test_a_document_that_asks_for_too_much_is_refused(embedded: httpx2.AsyncClient, case: str) -> None:
+    answer = await ask(embedded, TOO_MUCH[case])
+
+    assert not answer.get("data")
+    codes = {error["extensions"]["code"] for error in answer["errors"]}
+    assert codes & {"QUERY_TOO_COMPLEX", "GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED"}
+    if case in list(TOO_MUCH)[:7]:
+        assert "QUERY_TOO_COMPLEX" in codes, answer
+
+
+async def test_the_document_cache_mixes_nothing_up(embedded: httpx2.AsyncClient) -> None:
+    await identify(embedded, *THREE)
+    query = "query A($id: ID!) { contact(id: $id) { email } } query B($id: ID!) { contact(id: $id) { phoneNumber } }"
+
+    answers = [
+        (await embedded.post("/graphql", json={"query": query, "operationName": name, "variables": {"id": id}})).json()
+        for name in ("A", "B", "A")
+        for id in ("1", "2")
+    ]
+
+    assert [next(iter(answer["data"]["contact"].values())) for answer in answers] == [
+        *("a@x.io", "b@x.io"),
+        *("111", "222"),
+        *("a@x.io", "b@x.io"),
+    ]
+
+
+async def test_introspection_is_answered(embedded: httpx2.AsyncClient) -> None:
+    from graphql import build_client_schema, get_introspection_query
+
+    schema = build_client_schema(await data(embedded, get_introspection_query()))
+
+    assert {"identify", "identifyMany"} == set(schema.mutation_type.fields) if schema.mutation_type else False
