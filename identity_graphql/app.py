@@ -93,7 +93,7 @@ def create_app(settings: Settings) -> Starlette:
         await service.close()
         await storage.close()
 
-    middleware = [Middleware(RequestId)]
+    middleware = [Middleware(RequestId), Middleware(rest.Faults)]
     if settings.cors_origins:
         middleware.append(
             Middleware(
@@ -111,7 +111,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/graphql", GraphQLEndpoint(build_schema(), service)),
         ],
         middleware=middleware,
-        exception_handlers={**rest.EXCEPTION_HANDLERS, Exception: rest.on_unexpected},
+        exception_handlers=rest.EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )
 

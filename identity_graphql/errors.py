@@ -63,9 +63,7 @@ class Busy(IdentityError):
 
     code = "BUSY"
 
-    def __init__(
-        self, message: str = "The service is busy; try again. Repeating the request is safe."
-    ) -> None:
+    def __init__(self, message: str = "The service is busy; try again. Repeating the request is safe.") -> None:
         super().__init__(message)
 
 

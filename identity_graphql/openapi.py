@@ -18,8 +18,7 @@ def document(contract: rest.Contract) -> dict[str, Any]:
     _, schemas = msgspec.json.schema_components(types, ref_template=REFERENCE)
     # What no type can say: one of the two must be there.
     schemas[rest.IdentifyRequest.__name__]["anyOf"] = [
-        {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
-        for name in ("email", "phoneNumber")
+        {"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in ("email", "phoneNumber")
     ]
     return {
         "openapi": "3.1.0",
@@ -32,13 +31,9 @@ def document(contract: rest.Contract) -> dict[str, Any]:
         },
         "paths": {
             "/identify": {"post": _identify(contract)},
-            "/health": {
-                "get": _check("health", "Is the process up? Never asks the database.", contract.health)
-            },
+            "/health": {"get": _check("health", "Is the process up? Never asks the database.", contract.health)},
             "/live": {"get": _check("live", "Is the process alive?", rest.Live)},
-            "/ready": {
-                "get": _check("ready", "Can it serve: is the database there and migrated?", rest.Ready, 503)
-            },
+            "/ready": {"get": _check("ready", "Can it serve: is the database there and migrated?", rest.Ready, 503)},
         },
         "components": {"schemas": schemas},
     }

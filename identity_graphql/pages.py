@@ -30,7 +30,9 @@ $content
 
 _HOME = """<style>
 body { font: 16px/1.6 system-ui, sans-serif; max-width: 42rem; margin: 4rem auto; padding: 0 1rem; color: #1c2330 }
-code, a { font-family: ui-monospace, monospace } dt { float: left; clear: left; width: 9rem } dd { margin: 0 0 .4rem 9rem }
+code, a { font-family: ui-monospace, monospace }
+dt { float: left; clear: left; width: 9rem }
+dd { margin: 0 0 .4rem 9rem }
 </style>
 <h1>identity_graphql</h1>
 <p>Which customer is this? <code>POST /identify</code> with an email, a phone number, or both.</p>
@@ -40,13 +42,13 @@ code, a { font-family: ui-monospace, monospace } dt { float: left; clear: left; 
 _SWAGGER_UI = """<link rel="stylesheet" href="https://unpkg.com/swagger-ui-dist@5.35.0/swagger-ui.css"
  integrity="sha384-WlYgdmXYOOBWL5apwjDEZwN+U3HmXSSu5R6V5aGxEcf7z+KuRNwBhoxKVN1i3D5I" crossorigin="anonymous">
 <div id="ui"></div>
-<script src="https://unpkg.com/swagger-ui-dist@5.35.0/swagger-ui-bundle.js"
- integrity="sha384-gjRm0bEPMeTmMh5jT2cHccIwCUZSTd8YC+j0d0sXw0MdGEfScduGpSyF3ZSSLkX9" crossorigin="anonymous"></script>
+<script src="https://unpkg.com/swagger-ui-dist@5.35.0/swagger-ui-bundle.js" crossorigin="anonymous"
+ integrity="sha384-gjRm0bEPMeTmMh5jT2cHccIwCUZSTd8YC+j0d0sXw0MdGEfScduGpSyF3ZSSLkX9"></script>
 <script>SwaggerUIBundle({ url: "openapi.json", dom_id: "#ui", validatorUrl: null })</script>"""
 
 _REDOC = """<redoc spec-url="openapi.json"></redoc>
-<script src="https://unpkg.com/redoc@2.5.4/bundles/redoc.standalone.js"
- integrity="sha384-w447zOpYfw/1Tv/5AK9NfHTlQIqE3RVR6KY62jCyy9zNDgO64cMwGGP1Fj0zJVf5" crossorigin="anonymous"></script>"""
+<script src="https://unpkg.com/redoc@2.5.4/bundles/redoc.standalone.js" crossorigin="anonymous"
+ integrity="sha384-w447zOpYfw/1Tv/5AK9NfHTlQIqE3RVR6KY62jCyy9zNDgO64cMwGGP1Fj0zJVf5"></script>"""
 
 
 def routes(contract: rest.Contract) -> list[Route]:
@@ -54,7 +56,7 @@ def routes(contract: rest.Contract) -> list[Route]:
     places = "".join(f'<dt><a href="{path}">{path}</a></dt><dd>{text}</dd>' for path, text in PLACES)
     description = orjson.dumps(openapi.document(contract))
     home = _page("identity_graphql", Template(_HOME).substitute(places=places))
-    listing = orjson.dumps({"identify": "POST /identify", **{path: text for path, text in PLACES}})
+    listing = orjson.dumps({"identify": "POST /identify", **dict(PLACES)})
 
     async def root(request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):

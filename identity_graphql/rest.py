@@ -14,11 +14,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from identity_graphql.body import BodyTooLarge, limited
 from identity_graphql.domain.contacts import Cluster
 from identity_graphql.domain.reconcile import Decision
 from identity_graphql.errors import Busy, IdentityError, InvalidInput, Problem, Unexpected
+from identity_graphql.observability import describe, log, request_id
 from identity_graphql.service import IdentityService
 
 LARGEST_BODY = 16 * 1024
@@ -35,9 +37,7 @@ class IdentifyRequest(Struct, omit_defaults=True):
 
     email: Annotated[str, Meta(min_length=1, examples=["mcfly@hillvalley.edu"])] | None = None
     phoneNumber: (
-        Annotated[str, Meta(min_length=1, examples=["123456"])]
-        | Annotated[int, Meta(ge=0, le=2**53 - 1)]
-        | None
+        Annotated[str, Meta(min_length=1, examples=["123456"])] | Annotated[int, Meta(ge=0, le=2**53 - 1)] | None
     ) = None
 
 
@@ -183,9 +183,7 @@ def _warnings(decision: Decision) -> dict[str, str]:
     return {"X-Identity-Warnings": ", ".join(ignored)} if ignored else {}
 
 
-def json_response(
-    content: Struct, *, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
+def json_response(content: Struct, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Compact JSON, the keys in the order of the type."""
     return Response(msgspec.json.encode(content), status, headers, media_type="application/json")
 
@@ -223,13 +221,34 @@ async def on_identity_error(request: Request, error: Exception) -> Response:
     return error_response(503 if isinstance(error, Busy) else 500, error.message)
 
 
-async def on_unexpected(request: Request, error: Exception) -> Response:
-    """A fault of the program: masked; the log has it under the request id."""
-    return error_response(500, Unexpected(request.headers.get("x-request-id")).message)
-
-
 EXCEPTION_HANDLERS = {
     HTTPException: on_http_error,
     BodyTooLarge: on_too_large,
     IdentityError: on_identity_error,
 }
+
+
+class Faults:
+    """Answers whatever the program did not expect with a masked 500; the log has it under the request id.
+
+    Nothing is raised further: the server would print the error's text, which may hold what the request said.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def note_start(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, note_start)
+        except Exception as error:
+            identity = request_id.get()
+            log.error("request.failed", request_id=identity, **describe(error))
+            if not started:
+                await error_response(500, Unexpected(identity).message)(scope, receive, send)
