@@ -82,14 +82,12 @@ def create_app(settings: Settings) -> Starlette:
     storage = open_storage(settings)
     service = _service(settings, storage)
     contract = rest.CONTRACTS[settings.rest_contract.value]
-    draining = False
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        nonlocal draining
         await _prepare(settings, storage, service)
         yield
-        draining = True
+        app.state.draining = True
         await service.close()
         await storage.close()
 
@@ -104,9 +102,9 @@ def create_app(settings: Settings) -> Starlette:
                 expose_headers=["X-Request-Id", "X-Identity-Warnings", "Retry-After"],
             )
         )
-    return Starlette(
+    app = Starlette(
         routes=[
-            *rest.routes(service, contract, lambda: draining),
+            *rest.routes(service, contract),
             *pages.routes(contract),
             Route("/graphql", GraphQLEndpoint(build_schema(), service)),
         ],
@@ -114,6 +112,8 @@ def create_app(settings: Settings) -> Starlette:
         exception_handlers=rest.EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )
+    app.state.draining = False  # set as soon as the server is told to stop: /ready then answers 503
+    return app
 
 
 def create() -> Starlette:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 import uvicorn
 from pydantic import SecretStr
+from starlette.applications import Starlette
 from uvicorn.supervisors import ChangeReload
 
 from identity_graphql import __version__
@@ -138,7 +139,7 @@ def serve(
             if reload:
                 ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
             else:
-                uvicorn.Server(config).run(sockets=[listener])
+                DrainingServer(config).run(sockets=[listener])
 
 
 @app.command(help=MIGRATE)
@@ -173,6 +174,15 @@ def main(
     ] = False,
 ) -> None:
     pass
+
+
+class DrainingServer(uvicorn.Server):
+    """Says that it is no longer ready as soon as it is told to stop, while requests under way finish."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if isinstance(self.config.app, Starlette):
+            self.config.app.state.draining = True
+        super().handle_exit(sig, frame)
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

@@ -132,7 +132,7 @@ CONTRACTS: Mapping[str, Contract] = {
 }
 
 
-def routes(service: IdentityService, contract: Contract, is_draining: Callable[[], bool]) -> list[Route]:
+def routes(service: IdentityService, contract: Contract) -> list[Route]:
     """`POST /identify`, `/health`, `/live` and `/ready`."""
 
     async def identify(request: Request) -> Response:
@@ -150,7 +150,7 @@ def routes(service: IdentityService, contract: Contract, is_draining: Callable[[
         return json_response(Live("live"))
 
     async def ready(request: Request) -> Response:
-        if is_draining():
+        if request.app.state.draining:
             return error_response(503, "The server is shutting down.")
         if not await service.is_ready():
             return error_response(503, "The database cannot be reached, or is not migrated.")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import httpx2
 import pytest
 import sqlalchemy as sa
+import uvicorn
 from structlog.testing import capture_logs
 
+from identity_graphql import service
+from identity_graphql.app import create_app
+from identity_graphql.cli import DrainingServer
 from tests.databases import Database
-from tests.serving import serving
+from tests.serving import serving, settings_for
 
 
 @pytest.mark.parametrize(
@@ -91,6 +96,18 @@ async def test_ready_is_503_until_the_database_is_migrated(tmp_path: Path) -> No
     assert before.status_code == 503
     assert before.headers["retry-after"] == "1"
     assert after.json() == {"status": "ready"}
+
+
+async def test_a_server_that_is_told_to_stop_is_no_longer_ready(sqlite: Database) -> None:
+    app = create_app(settings_for(sqlite.url))
+    server = DrainingServer(uvicorn.Config(app))
+    transport = httpx2.ASGITransport(app=app)
+    async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
+        before = await client.get("/ready")
+        server.handle_exit(signal.SIGTERM, None)
+        after = await client.get("/ready")
+
+    assert (before.status_code, after.status_code) == (200, 503)
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/identify/1", "/graphql/x"])
@@ -190,8 +207,6 @@ async def test_a_fault_is_a_masked_500_with_the_request_id(sqlite: Database, cap
 async def test_a_fault_of_the_edge_itself_is_masked_too(
     sqlite: Database, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from identity_graphql import service
-
     async def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError("secret@x.io")
 

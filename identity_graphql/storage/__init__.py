@@ -119,15 +119,14 @@ class Storage:
             yield
         except sa.exc.TimeoutError:  # no connection became free
             raise Busy from None
-        except (sa.exc.DBAPIError, OSError, TimeoutError) as error:
-            raise self._translate(error) from error
-
-    def _translate(self, error: Exception) -> Exception:
-        verdict = self.dialect.judge(error)
-        if verdict is Verdict.RETRY:
-            return Conflict("the database asked for a retry")
-        lost = isinstance(error, OSError) or getattr(error, "connection_invalidated", False)
-        return DatabaseAway() if lost or verdict is Verdict.AWAY else error
+        except (sa.exc.DBAPIError, OSError) as error:
+            verdict = self.dialect.judge(error)
+            if verdict is Verdict.RETRY:
+                raise Conflict("the database asked for a retry") from error
+            lost = isinstance(error, OSError) or error.connection_invalidated
+            if lost or verdict is Verdict.AWAY:
+                raise DatabaseAway from error
+            raise
 
     async def find(self, identifiers: Collection[Identifier], pairs: Pairs = ()) -> Found:
         """Every cluster that has one of the identifiers, those of the pairs that were seen, and the time."""
