@@ -91,7 +91,7 @@ def create_app(settings: Settings) -> Starlette:
         await service.close()
         await storage.close()
 
-    middleware = [Middleware(RequestId), Middleware(rest.Faults)]
+    middleware = [Middleware(RequestId)]
     if settings.cors_origins:
         middleware.append(
             Middleware(
@@ -102,6 +102,7 @@ def create_app(settings: Settings) -> Starlette:
                 expose_headers=["X-Request-Id", "X-Identity-Warnings", "Retry-After"],
             )
         )
+    middleware.append(Middleware(rest.Faults))  # inside CORS, so that a page of another origin can read the 500 too
     app = Starlette(
         routes=[
             *rest.routes(service, contract),

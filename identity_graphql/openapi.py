@@ -16,9 +16,9 @@ def document(contract: rest.Contract) -> dict[str, Any]:
     """OpenAPI 3.1 for `POST /identify` under this contract, and for the health checks."""
     types = [rest.IdentifyRequest, contract.answer, contract.health, rest.Live, rest.Ready, rest.ErrorAnswer]
     _, schemas = msgspec.json.schema_components(types, ref_template=REFERENCE)
-    # What no type can say: one of the two must be there.
+    # What no type can say: one of the two must be there, and say something.
     schemas[rest.IdentifyRequest.__name__]["anyOf"] = [
-        {"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in ("email", "phoneNumber")
+        {"required": [name], "properties": {name: {"not": {"enum": [None, ""]}}}} for name in ("email", "phoneNumber")
     ]
     return {
         "openapi": "3.1.0",
@@ -57,6 +57,7 @@ def _identify(contract: rest.Contract) -> dict[str, Any]:
             "400": _answer("The input cannot be accepted; nothing was changed.", rest.ErrorAnswer),
             "413": _answer("The body is larger than 16 KiB.", rest.ErrorAnswer),
             "415": _answer("The body is not JSON.", rest.ErrorAnswer),
+            "500": _answer("A fault of the program; the log has it under the `X-Request-Id`.", rest.ErrorAnswer),
             **_busy(),
         },
     }

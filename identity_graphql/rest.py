@@ -11,7 +11,7 @@ import msgspec
 import orjson
 from msgspec import Meta, Struct
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,10 +35,8 @@ Ids = list[int]
 class IdentifyRequest(Struct, omit_defaults=True):
     """An email, a phone number, or both. Unknown keys are ignored."""
 
-    email: Annotated[str, Meta(min_length=1, examples=["mcfly@hillvalley.edu"])] | None = None
-    phoneNumber: (
-        Annotated[str, Meta(min_length=1, examples=["123456"])] | Annotated[int, Meta(ge=0, le=2**53 - 1)] | None
-    ) = None
+    email: Annotated[str, Meta(examples=["mcfly@hillvalley.edu"])] | None = None
+    phoneNumber: Annotated[str, Meta(examples=["123456"])] | Annotated[int, Meta(ge=0, le=2**53 - 1)] | None = None
 
 
 class BitespeedContact(Struct):
@@ -238,6 +236,9 @@ class Faults:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
         started = False
 
         async def note_start(message: Message) -> None:
@@ -247,6 +248,8 @@ class Faults:
 
         try:
             await self.app(scope, receive, note_start)
+        except ClientDisconnect:
+            return  # nobody is there any more to be answered, and nothing is wrong with the program
         except Exception as error:
             identity = request_id.get()
             log.error("request.failed", request_id=identity, **describe(error))

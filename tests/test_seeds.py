@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from tests.databases import Database
-from tests.serving import serving
+from tests.serving import JSON, serving
 
 Body = dict[str, Any]
 LORRAINE: Body = {"email": "lorraine@hillvalley.edu", "phoneNumber": "123456"}
@@ -27,8 +27,8 @@ BOTH = {
 
 
 async def identify(client: httpx2.AsyncClient, body: Body) -> Any:
-    """The answer, after a look at its bytes: compact, the keys in the document's order."""
-    response = await client.post("/identify", json=body)
+    """The answer to the body as the documents' curl commands write it, after a look at its bytes: they are compact."""
+    response = await client.post("/identify", content=json.dumps(body), headers=JSON)
     assert response.status_code == 200, response.text
     answer = response.json()
     assert response.text == json.dumps(answer, separators=(",", ":"))
@@ -71,9 +71,11 @@ async def test_seed_000_health(sqlite: Database) -> None:
 
 async def test_seed_000_a_number_as_phone_number(sqlite: Database) -> None:
     async with serving(sqlite.url) as client:
-        answer = await identify(client, {"phoneNumber": 123456})
+        as_text = await identify(client, {"phoneNumber": "123456"})
+        as_number = await identify(client, {"phoneNumber": 123456})
 
-    assert answer["contact"]["phoneNumbers"] == ["123456"]
+    assert as_text["contact"]["phoneNumbers"] == ["123456"]
+    assert as_number == as_text
 
 
 async def test_seed_001_example_1_a_new_customer(database: Database) -> None:
@@ -150,6 +152,44 @@ async def test_seed_001_testing_the_api(sqlite: Database) -> None:
         "phoneNumbers": ["9999999999"],
         "secondaryContactIds": [2],
     }
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"{}", b'{"email": null, "phoneNumber": null}'])
+async def test_seed_001_error_handling(sqlite: Database, body: bytes) -> None:
+    async with serving(sqlite.url) as client:
+        response = await client.post("/identify", content=body, headers=JSON)
+
+    assert response.status_code == 400
+
+
+async def test_seed_001_the_request_body_has_two_optional_fields(sqlite: Database) -> None:
+    async with serving(sqlite.url) as client:
+        both = await identify(client, {"email": "customer@example.com", "phoneNumber": "1234567890"})
+
+        assert await identify(client, {"email": "customer@example.com"}) == both
+        assert await identify(client, {"phoneNumber": "1234567890"}) == both
+
+
+async def test_seed_002_the_request(sqlite: Database) -> None:
+    async with serving(sqlite.url, rest_contract="corrected") as client:
+        answer = await identify(client, {"email": "user@example.com", "phoneNumber": "1234567890"})
+        neither = await client.post("/identify", json={})
+
+    document = {
+        "contact": {
+            "primaryContactId": 1,
+            "emails": ["user@example.com"],
+            "phoneNumbers": ["1234567890"],
+            "secondaryContactIds": [],
+        }
+    }
+    assert same(answer, document)
+    assert neither.status_code == 400
+
+
+async def test_seed_002_health(sqlite: Database) -> None:
+    async with serving(sqlite.url, rest_contract="corrected") as client:
+        assert (await client.get("/health")).status_code == 200
 
 
 async def test_seed_002_the_response(database: Database) -> None:
@@ -231,8 +271,10 @@ async def test_seed_003_examples_1_to_3(database: Database) -> None:
 
 
 async def test_seed_003_the_first_sample_answer_follows_rule_3_instead(sqlite: Database) -> None:
-    """The document's first sample has primary 3 with secondaries 1 and 2. Its own rule 3 says that the oldest contact
-    is the primary; the rule is followed, so the same three contacts answer with primary 1."""
+    """The document's first sample has primary 3 with the older contacts 1 and 2 as its secondaries. That contradicts
+    its own rule 3, by which the oldest contact is the primary, and its examples, which keep to that rule. So do we:
+    the same request brings the two contacts before it together under the older one.
+    """
     async with serving(sqlite.url, rest_contract="flat") as client:
         await identify(client, FOO)
         await identify(client, {"phoneNumber": "+919999999999"})
@@ -307,3 +349,13 @@ async def test_seed_004_cases_1_and_2(database: Database) -> None:
             }
         },
     )
+
+
+async def test_seed_004_the_rules_of_the_request(sqlite: Database) -> None:
+    async with serving(sqlite.url, rest_contract="corrected") as client:
+        first = await identify(client, {"email": "foo@example.com", "phoneNumber": "1234567890"})
+        both_match = await identify(client, {"email": "foo@example.com", "phoneNumber": "1234567890"})
+        neither = await client.post("/identify", json={})
+
+    assert both_match == first
+    assert neither.status_code == 400

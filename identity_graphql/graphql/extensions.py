@@ -11,10 +11,8 @@ from strawberry.extensions import SchemaExtension
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
-from identity_graphql.errors import Gone, IdentityError, InvalidInput, Unexpected
+from identity_graphql.graphql.errors import coded
 from identity_graphql.graphql.limits import Limits, limits_rule
-from identity_graphql.graphql.types import field_of
-from identity_graphql.observability import describe, log, request_id
 
 MOST_TOKENS = 1000
 MOST_DOCUMENTS = 512
@@ -74,48 +72,4 @@ class CodedErrors(SchemaExtension):
         result = self.execution_context.result
         errors = getattr(result, "errors", None)
         if errors:
-            result.errors = [coded(error) for error in errors]  # type: ignore[union-attr]
-
-
-def coded(error: GraphQLError) -> GraphQLError:
-    """The error as the caller sees it."""
-    original = error.original_error
-    while isinstance(original, GraphQLError) and original.original_error is not None:
-        original = original.original_error
-    if original is not None and not isinstance(original, IdentityError | GraphQLError):
-        identity = request_id.get()
-        log.error("graphql.failed", path=error.path, request_id=identity, **describe(original))
-        original = Unexpected(identity)
-    if isinstance(original, IdentityError):
-        return _replaced(error, original.message, _extensions(original))
-    if error.extensions and "code" in error.extensions:
-        return error
-    if isinstance(error, graphql.GraphQLSyntaxError):
-        code = "GRAPHQL_PARSE_FAILED"
-    else:
-        # What the library says of the document is the caller's to read; of the variables too.
-        code = "BAD_USER_INPUT" if original is not None or error.path else "GRAPHQL_VALIDATION_FAILED"
-    return _replaced(error, error.message, {**(error.extensions or {}), "code": code})
-
-
-def _extensions(error: IdentityError) -> dict[str, object]:
-    extensions: dict[str, object] = {"code": error.code}
-    if isinstance(error, InvalidInput):
-        extensions["field"] = field_of(error)
-        extensions["details"] = [{"path": p.path, "message": p.message} for p in error.problems]
-    if isinstance(error, Gone):
-        extensions["at"] = error.at.isoformat()
-    if isinstance(error, Unexpected):
-        extensions["requestId"] = error.request_id
-    return extensions
-
-
-def _replaced(error: GraphQLError, message: str, extensions: dict[str, object]) -> GraphQLError:
-    return GraphQLError(
-        message,
-        nodes=error.nodes,
-        source=error.source,
-        positions=error.positions,
-        path=error.path,
-        extensions=extensions,
-    )
+            result.errors = coded(errors)  # type: ignore[union-attr]

@@ -1,0 +1,94 @@
+"""What `identify` is given and answers: twins of the domain's, joined by `from_domain`."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import strawberry
+from strawberry import UNSET
+
+from identity_graphql.domain.identifiers import Ignored
+from identity_graphql.domain.reconcile import Decision
+from identity_graphql.errors import IdentityError
+from identity_graphql.graphql.contacts import Cluster, Contact
+from identity_graphql.graphql.errors import field_of
+from identity_graphql.graphql.scalars import PhoneNumber
+
+
+@strawberry.enum(description="What a request came to.")
+class Outcome(Enum):
+    CREATED = strawberry.enum_value("CREATED", description="Nothing was known: a new cluster.")
+    LINKED = strawberry.enum_value("LINKED", description="A secondary was added to a cluster.")
+    MERGED = strawberry.enum_value("MERGED", description="Two clusters were joined; the older primary stays.")
+    OBSERVED = strawberry.enum_value(
+        "OBSERVED", description="An email and a phone number of one cluster were seen together for the first time."
+    )
+    UNCHANGED = strawberry.enum_value("UNCHANGED", description="Nothing new; nothing was written.")
+    WITHHELD = strawberry.enum_value("WITHHELD", description="A ban forbids the link.")
+
+
+@strawberry.enum(description="What a warning is about.")
+class WarningCode(Enum):
+    IGNORED_VALUE = strawberry.enum_value(
+        "IGNORED_VALUE", description="A value that says nothing, such as `null` as a text, counted as not given."
+    )
+
+
+@strawberry.type(description="Something about the request that was settled, but that its sender should know.")
+class Warning:
+    code: WarningCode = strawberry.field(description="For programs.")
+    field: str | None = strawberry.field(description="The argument it is about; null for the request as a whole.")
+    message: str = strawberry.field(description="For people.")
+
+    @classmethod
+    def from_domain(cls, ignored: Ignored) -> Warning:
+        return cls(code=WarningCode.IGNORED_VALUE, field=ignored.field, message=ignored.message)
+
+
+@strawberry.type(description="Which customer it is, and what was learned.")
+class IdentifyPayload:
+    outcome: Outcome = strawberry.field(description="What the request came to.")
+    cluster: Cluster = strawberry.field(description="The customer, as it is after the request.")
+    contact: Contact | None = strawberry.field(description="The contact that this request created; else null.")
+    demoted: list[Contact] = strawberry.field(description="The primaries that this request made secondaries.")
+    warnings: list[Warning] = strawberry.field(description="What its sender should know.")
+
+    @classmethod
+    def from_domain(cls, decision: Decision) -> IdentifyPayload:
+        cluster = decision.cluster
+        return cls(
+            outcome=Outcome[decision.outcome.name],
+            cluster=Cluster.from_domain(cluster),
+            contact=Contact.from_domain(decision.contact, cluster) if decision.contact else None,
+            demoted=[Contact.from_domain(contact, cluster) for contact in decision.demoted],
+            warnings=[Warning.from_domain(ignored) for ignored in decision.request.details.ignored],
+        )
+
+
+@strawberry.input(description="An email, a phone number, or both.")
+class IdentifyInput:
+    email: str | None = strawberry.field(
+        default=UNSET, description="Blank, or a word like `null`, counts as not given."
+    )
+    phone_number: PhoneNumber | None = strawberry.field(
+        default=UNSET, description="Blank, or a word like `null`, counts as not given."
+    )
+
+
+@strawberry.type(description="Why an item failed; the others are not concerned.")
+class IdentifyError:
+    code: str = strawberry.field(description="For programs: BAD_USER_INPUT, BUSY, ...; as in `extensions.code`.")
+    field: str | None = strawberry.field(description="The field it is about; null for the item as a whole.")
+    message: str = strawberry.field(description="For people.")
+
+
+@strawberry.type(description="What became of one item: a payload or an error.")
+class IdentifyItem:
+    payload: IdentifyPayload | None = strawberry.field(default=None, description="Null if the item failed.")
+    error: IdentifyError | None = strawberry.field(default=None, description="Null if it did not.")
+
+    @classmethod
+    def from_domain(cls, result: Decision | IdentityError) -> IdentifyItem:
+        if isinstance(result, Decision):
+            return cls(payload=IdentifyPayload.from_domain(result))
+        return cls(error=IdentifyError(code=result.code, field=field_of(result), message=result.message))

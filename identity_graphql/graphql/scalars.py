@@ -1,0 +1,74 @@
+"""How single values come in and go out."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, NewType, TypeVar
+
+import strawberry
+from graphql import GraphQLError, IntValueNode, StringValueNode, ValueNode
+
+from identity_graphql.errors import InvalidInput, Problem
+
+T = TypeVar("T")
+
+PhoneNumber = NewType("PhoneNumber", object)
+
+LARGEST_INT_LITERAL = 20  # digits
+LONGEST_ID = 1000  # digits; far above any id, and below what Python refuses to read
+
+
+def _phone_number(value: object) -> object:
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise GraphQLError(
+        "PhoneNumber takes a string or an integer.",
+        extensions={"code": "BAD_USER_INPUT", "field": "phoneNumber"},
+    )
+
+
+def _phone_number_literal(node: ValueNode, variables: dict[str, Any] | None = None) -> object:
+    if isinstance(node, StringValueNode):
+        return node.value
+    if isinstance(node, IntValueNode) and len(node.value) <= LARGEST_INT_LITERAL:
+        return int(node.value)
+    return _phone_number(None)
+
+
+SCALARS: dict[object, Any] = {
+    PhoneNumber: strawberry.scalar(
+        name="PhoneNumber",
+        description='A phone number, as a string or an integer: "+1 555 0100", "5550100" or 5550100.',
+        parse_value=_phone_number,
+        parse_literal=_phone_number_literal,
+    ),
+    datetime: strawberry.scalar(
+        name="DateTime",
+        description="A moment in UTC, as ISO 8601 with up to microseconds: 2026-01-31T09:30:00.000001+00:00.",
+        serialize=datetime.isoformat,
+    ),
+}
+
+ContactId = Annotated[strawberry.ID, strawberry.argument(description="The id of a contact.")]
+AnyContactId = Annotated[
+    strawberry.ID | None, strawberry.argument(description="The id of any of its contacts, the primary or not.")
+]
+EmailArgument = Annotated[
+    str | None, strawberry.argument(description="Blank, or a word like `null`, counts as not given.")
+]
+PhoneNumberArgument = Annotated[
+    PhoneNumber | None, strawberry.argument(description="Blank, or a word like `null`, counts as not given.")
+]
+
+
+def given(value: T | None) -> T | None:
+    """The value of an argument; None where it was left out."""
+    return None if value is strawberry.UNSET else value
+
+
+def number_of(text: str) -> int:
+    """An `ID` as a number. One that cannot be a number is refused."""
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= LONGEST_ID):
+        raise InvalidInput(Problem("id", "id must be a number"))
+    return int(text)
