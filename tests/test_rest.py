@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -14,8 +17,9 @@ from structlog.testing import capture_logs
 from identity_graphql import service
 from identity_graphql.app import create_app
 from identity_graphql.cli import DrainingServer
-from tests.databases import Database
-from tests.serving import serving, settings_for
+from identity_graphql.errors import DatabaseAway
+from tests.databases import Database, migrate
+from tests.serving import JSON, serving, settings_for
 
 
 @pytest.mark.parametrize(
@@ -51,29 +55,79 @@ async def test_errors_are_the_same_under_every_contract(sqlite: Database, contra
     )
 
 
-async def test_ignored_values_are_named_in_a_header(sqlite: Database) -> None:
+async def test_lists_begin_with_the_primary_and_have_no_repeats_and_no_nulls(sqlite: Database) -> None:
+    async with serving(sqlite.url, rest_contract="flat") as client:
+        for body in (
+            {"phoneNumber": "222"},
+            {"email": "a@x.io", "phoneNumber": "111"},
+            {"email": "A@X.io", "phoneNumber": " 1-1-1 "},
+            {"email": "b@x.io", "phoneNumber": "111"},
+        ):
+            await client.post("/identify", json=body)
+        response = await client.post("/identify", json={"email": "b@x.io", "phoneNumber": "222"})
+
+    assert response.text == (
+        '{"primaryContactId":1,"emails":["a@x.io","b@x.io"],"phoneNumbers":["222","111"],"secondaryContactIds":[2,3]}'
+    )
+
+
+@pytest.mark.parametrize("phone_number", ["123456", 123456, " 123 456 ", "123-456"], ids=repr)
+async def test_a_phone_number_is_the_same_however_it_is_written(sqlite: Database, phone_number: str | int) -> None:
+    async with serving(sqlite.url, rest_contract="flat") as client:
+        await client.post("/identify", json={"phoneNumber": "123456"})
+        response = await client.post("/identify", json={"phoneNumber": phone_number})
+
+    assert response.json()["phoneNumbers"] == ["123456"]
+    assert response.json()["secondaryContactIds"] == []
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "Application/JSON", "application/json;"])
+async def test_json_is_json_however_it_is_written(sqlite: Database, content_type: str) -> None:
     async with serving(sqlite.url) as client:
-        one = await client.post("/identify", json={"email": "a@x.io", "phoneNumber": "null"})
-        none = await client.post("/identify", json={"email": "a@x.io"})
+        response = await client.post(
+            "/identify", content=b'{"email": "a@x.io"}', headers={"content-type": content_type}
+        )
 
-    assert one.headers["x-identity-warnings"] == "phoneNumber=IGNORED_VALUE"
-    assert "x-identity-warnings" not in none.headers
+    assert response.status_code == 200
 
 
-async def test_health_never_asks_the_database(tmp_path: Path, sqlite: Database) -> None:
+@pytest.mark.parametrize(
+    ("body", "warnings"),
+    [
+        ({"email": "a@x.io", "phoneNumber": "null"}, "phoneNumber=IGNORED_VALUE"),
+        ({"email": "a@x.io", "phoneNumber": "000"}, "phoneNumber=IGNORED_VALUE"),
+        ({"email": "Undefined", "phoneNumber": "111"}, "email=IGNORED_VALUE"),
+        ({"email": "a@x.io", "phoneNumber": ""}, None),
+        ({"email": "a@x.io", "phoneNumber": None}, None),
+        ({"email": "a@x.io"}, None),
+    ],
+)
+async def test_ignored_values_are_named_in_a_header(sqlite: Database, body: Any, warnings: str | None) -> None:
     async with serving(sqlite.url) as client:
-        with capture_statements() as sent:
-            assert (await client.get("/health")).status_code == 200
+        response = await client.post("/identify", json=body)
+
+    assert response.status_code == 200
+    assert response.headers.get("x-identity-warnings") == warnings
+
+
+@pytest.mark.parametrize("contract", ["bitespeed", "flat"])
+async def test_health_never_asks_the_database(tmp_path: Path, contract: str) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    url = f"sqlite:///{folder}/gone.db"
+    await migrate(Database("sqlite", url))
+    async with serving(url, rest_contract=contract) as client:
+        shutil.rmtree(folder)
+        with _Statements() as sent:
+            assert (await client.get("/health")).json()["status"] == ("healthy" if contract == "flat" else "ok")
             assert (await client.get("/live")).json() == {"status": "live"}
 
     assert sent == []
 
 
-def capture_statements() -> _Statements:
-    return _Statements()
-
-
 class _Statements(list[str]):
+    """The statements that are sent to any database meanwhile."""
+
     def __enter__(self) -> _Statements:
         sa.event.listen(sa.Engine, "before_cursor_execute", self.note)
         return self
@@ -83,6 +137,18 @@ class _Statements(list[str]):
 
     def note(self, connection: object, cursor: object, statement: str, *rest: object) -> None:
         self.append(statement)
+
+
+@pytest.mark.parametrize("path", ["/health", "/live", "/ready"])
+async def test_checks_answer_head_and_refuse_what_is_no_reading(sqlite: Database, path: str) -> None:
+    async with serving(sqlite.url) as client:
+        head = await client.head(path)
+        post = await client.post(path)
+
+    assert (head.status_code, head.content) == (200, b"")
+    assert post.status_code == 405
+    assert set(post.headers["allow"].split(", ")) == {"GET", "HEAD"}
+    assert post.json() == {"error": "Method Not Allowed", "details": []}
 
 
 async def test_ready_is_503_until_the_database_is_migrated(tmp_path: Path) -> None:
@@ -155,11 +221,22 @@ async def test_pages_of_the_named_origins_may_call(sqlite: Database) -> None:
     assert stranger.status_code == 400
 
 
+async def test_pages_of_all_origins_may_call_where_that_is_set(sqlite: Database) -> None:
+    async with serving(sqlite.url, cors_origins="*") as client:
+        asked = await preflight(client, "https://anybody.example")
+        called = await client.post("/identify", json={}, headers={"origin": "https://anybody.example"})
+
+    assert (asked.status_code, asked.headers["access-control-allow-origin"]) == (200, "*")
+    assert (called.status_code, called.headers["access-control-allow-origin"]) == (400, "*")
+
+
 async def test_without_the_setting_no_page_of_another_origin_may_call(sqlite: Database) -> None:
     async with serving(sqlite.url) as client:
-        response = await client.post("/identify", json={"email": "a@x.io"}, headers={"origin": "https://shop.example"})
+        asked = await preflight(client, "https://shop.example")
+        called = await client.post("/identify", json={"email": "a@x.io"}, headers={"origin": "https://shop.example"})
 
-    assert "access-control-allow-origin" not in response.headers
+    assert asked.status_code == 405
+    assert not [name for name in (*asked.headers, *called.headers) if name.startswith("access-control")]
 
 
 @pytest.mark.parametrize(
@@ -171,6 +248,20 @@ async def test_a_decent_request_id_is_kept_and_another_replaced(sqlite: Database
 
     assert (response.headers["x-request-id"] == given) == kept
     assert response.headers["x-request-id"]
+
+
+async def test_every_answer_has_a_request_id_of_its_own(sqlite: Database) -> None:
+    async with serving(sqlite.url) as client:
+        answers = [
+            await client.get("/live"),
+            await client.get("/nothing"),
+            await client.put("/identify"),
+            await client.post("/identify", content=b"x" * 20_000, headers=JSON),
+            await client.post("/graphql", content=b"{}", headers=JSON),
+        ]
+
+    assert [answer.status_code for answer in answers] == [200, 404, 405, 413, 400]
+    assert len({answer.headers["x-request-id"] for answer in answers}) == len(answers)
 
 
 async def test_the_event_has_the_request_id(sqlite: Database) -> None:
@@ -204,19 +295,78 @@ async def test_a_fault_is_a_masked_500_with_the_request_id(sqlite: Database, cap
     assert "5551234" not in everything
 
 
+@pytest.mark.parametrize("path", ["/identify", "/graphql"])
 async def test_a_fault_of_the_edge_itself_is_masked_too(
-    sqlite: Database, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    sqlite: Database, path: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError("secret@x.io")
 
     monkeypatch.setattr(service.IdentityService, "identify", broken)
+    monkeypatch.setattr("identity_graphql.graphql.view.GraphQLEndpoint.run", broken)
+    headers = {"x-request-id": "trace-me", "origin": "https://shop.example"}
     with capture_logs() as logs:
-        async with serving(sqlite.url) as client:
-            response = await client.post("/identify", json={"email": "a@x.io"}, headers={"x-request-id": "trace-me"})
+        async with serving(sqlite.url, cors_origins="https://shop.example") as client:
+            response = await client.post(path, json={"email": "a@x.io"}, headers=headers)
 
     assert response.status_code == 500
     assert response.headers["x-request-id"] == "trace-me"
+    assert response.headers["access-control-allow-origin"] == "https://shop.example"
+    assert list(response.json()) == ["error", "details"]
     assert "trace-me" in response.json()["details"][0]["message"]
     assert [entry["request_id"] for entry in logs if entry["log_level"] == "error"] == ["trace-me"]
     assert "secret" not in repr(logs) + "".join(capfd.readouterr()) + response.text
+
+
+async def test_a_fault_amid_an_answer_says_nothing_of_the_request(
+    sqlite: Database, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(self: object, scope: object, receive: object, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
+        raise RuntimeError("secret@x.io")
+
+    monkeypatch.setattr("identity_graphql.graphql.view.GraphQLEndpoint.__call__", broken)
+    with capture_logs() as logs:
+        async with serving(sqlite.url) as client:
+            with pytest.raises(httpx2.RemoteProtocolError):
+                await client.post("/graphql", json={})
+            assert (await client.get("/live")).status_code == 200
+
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["request.failed"]
+    assert "secret" not in repr(logs) + "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("path", ["/identify", "/graphql"])
+async def test_a_client_that_goes_away_is_no_fault(
+    sqlite: Database, path: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
+    with capture_logs() as logs:
+        async with serving(sqlite.url) as client:
+            _, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+            writer.write(head.encode() + b'{"email": "secret')
+            await writer.drain()
+            await client.get("/live")
+            writer.close()
+            await writer.wait_closed()
+            assert (await client.get("/live")).status_code == 200
+
+    assert [entry for entry in logs if entry["log_level"] == "error"] == []
+    assert "".join(capfd.readouterr()) == ""
+
+
+async def test_a_start_that_fails_is_told_to_the_server(tmp_path: Path) -> None:
+    app = create_app(settings_for(f"sqlite:///{tmp_path}/missing/x.db"))
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, str]:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    with pytest.raises(DatabaseAway), capture_logs() as logs:
+        await app({"type": "lifespan", "state": {}}, receive, send)
+
+    assert sent == ["lifespan.startup.failed"]
+    assert logs == []
