@@ -155,12 +155,16 @@ class IdentityService:
         return cluster
 
     async def _settled(self, requests: Sequence[Request]) -> Sequence[Result]:
-        """What these requests came to, in the batch that they join."""
+        """What these requests came to, in the batch that they join; Busy for those that are not settled in time."""
         try:
-            results = asyncio.gather(*self._batches.join(requests))
+            futures = self._batches.join(requests)
         except QueueFull:
             raise Busy from None
-        return await self._in_time(results)
+        timer = asyncio.get_running_loop().call_later(self._timeout, _give_up, futures)
+        try:
+            return [await future for future in futures]
+        finally:
+            timer.cancel()
 
     async def _settle(self, batch: Sequence[Request], futures: Sequence[asyncio.Future[Result]]) -> None:
         """Settle a batch; if the database refuses it, each of its requests alone, so that only the poisoned fails."""
@@ -236,6 +240,12 @@ class IdentityService:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # whoever waited has it; nobody waits for one that was late
+
+
+def _give_up(futures: Sequence[asyncio.Future[Result]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(Busy())
 
 
 def _sought(requests: Iterable[Request]) -> tuple[set[Identifier], set[tuple[str, str]]]:

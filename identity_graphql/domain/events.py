@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Self
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 
 class EventKind(StrEnum):
@@ -32,8 +34,7 @@ class Outcome(StrEnum):
     """a ban forbids the link"""
 
 
-@dataclass(frozen=True, slots=True)
-class Demotion:
+class Demotion(Struct, frozen=True):
     """A primary that became a secondary, with the versions of its cluster before and after."""
 
     id: int
@@ -41,8 +42,7 @@ class Demotion:
     version_after: int
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """One accepted fact. With its predecessors it is all that is needed to rebuild the tables.
 
     ``contact_id`` is the contact it created, ``primary_id`` the cluster it ended in, ``version_…`` that

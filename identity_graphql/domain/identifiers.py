@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 
 import idna
+from msgspec import Struct
 
 from identity_graphql.domain.phone_numbers import REGIONS, normalised_phone_number
 from identity_graphql.errors import ConfigurationError, InvalidInput, Problem
@@ -20,17 +20,26 @@ class IdentifierKind(StrEnum):
     EMAIL = "email"
     PHONE_NUMBER = "phone_number"
 
+    __hash__ = str.__hash__  # an enum's own is a Python function, and identifiers are looked up all the time
 
-@dataclass(frozen=True, order=True, slots=True)
-class Identifier:
+
+class Identifier(Struct, frozen=True, order=True):
     """A normalised email or phone number."""
 
     kind: IdentifierKind
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ignored:
+def identifiers(email: str | None, phone_number: str | None) -> tuple[Identifier, ...]:
+    """Those of the two that there are, the email first."""
+    if email is None:
+        return () if phone_number is None else (Identifier(IdentifierKind.PHONE_NUMBER, phone_number),)
+    if phone_number is None:
+        return (Identifier(IdentifierKind.EMAIL, email),)
+    return Identifier(IdentifierKind.EMAIL, email), Identifier(IdentifierKind.PHONE_NUMBER, phone_number)
+
+
+class Ignored(Struct, frozen=True):
     """A value that counts as absent although something was given: worth a warning to the caller.
 
     ``field`` is the name that the caller knows; ``message`` never contains the value.
@@ -40,8 +49,7 @@ class Ignored:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Details:
+class Details(Struct, frozen=True):
     """What one request says: one or two identifiers.
 
     ``raw`` has what was given, as it came, under the caller's names ("email", "phoneNumber").
@@ -55,8 +63,7 @@ class Details:
     @property
     def identifiers(self) -> tuple[Identifier, ...]:
         """One or two, the email first."""
-        pairs = ((IdentifierKind.EMAIL, self.email), (IdentifierKind.PHONE_NUMBER, self.phone_number))
-        return tuple(Identifier(kind, value) for kind, value in pairs if value is not None)
+        return identifiers(self.email, self.phone_number)
 
     @property
     def pair(self) -> tuple[str, str] | None:
@@ -64,8 +71,7 @@ class Details:
         return (self.email, self.phone_number) if self.email and self.phone_number else None
 
 
-@dataclass(frozen=True, slots=True)
-class Normalisation:
+class Normalisation(Struct, frozen=True):
     """The rules that decide which texts are the same identifier; ``version`` is recorded with every event.
 
     With a ``region`` (ISO 3166, such as "IN"), phone numbers that are valid there become E.164.
@@ -87,23 +93,27 @@ class Normalisation:
 
     def details(self, *, email: object = None, phone_number: object = None) -> Details:
         """What a request says, or everything that is wrong with it at once."""
-        given = {"email": email, "phoneNumber": phone_number}
-        found: dict[str, str | Ignored | None] = {}
         problems: list[Problem] = []
-        for field, read in (("email", _email), ("phoneNumber", self._phone_number)):
+        found: list[str | Ignored | None] = []
+        for given, read in ((email, _email), (phone_number, self._phone_number)):
             try:
-                found[field] = read(given[field])
+                found.append(read(given))
             except InvalidInput as error:
                 problems += error.problems
-        if not problems and not any(isinstance(value, str) for value in found.values()):
-            problems.append(Problem("root", "At least one of email or phoneNumber must be provided"))
         if problems:
             raise InvalidInput(*problems)
+        values = [_present(value) for value in found]
+        if values == [None, None]:
+            raise InvalidInput(Problem("root", "At least one of email or phoneNumber must be provided"))
         return Details(
-            email=_present(found["email"]),
-            phone_number=_present(found["phoneNumber"]),
-            raw={field: value for field, value in given.items() if isinstance(value, str | int)},
-            ignored=tuple(value for value in found.values() if isinstance(value, Ignored)),
+            email=values[0],
+            phone_number=values[1],
+            raw={
+                field: given
+                for field, given in (("email", email), ("phoneNumber", phone_number))
+                if isinstance(given, str | int)
+            },
+            ignored=tuple(value for value in found if isinstance(value, Ignored)),
         )
 
     def email(self, given: object) -> str | None:
@@ -194,8 +204,6 @@ def _ascii_domain(domain: str) -> str:
 _LARGEST_INTEGER = 2**53 - 1
 """Above it JSON's numbers are no longer exact, and what arrives may not be what was sent."""
 
-_WITHOUT_BLANKS = dict.fromkeys(map(ord, _BLANKS))
-
 
 def _phone_number(given: object, region: str | None) -> str | Ignored | None:
     if given is None:
@@ -211,7 +219,7 @@ def _phone_number(given: object, region: str | None) -> str | Ignored | None:
         return text
 
     try:
-        number = normalised_phone_number(text.translate(_WITHOUT_BLANKS), region)
+        number = normalised_phone_number(_BLANK.sub("", text), region)
     except ValueError as error:
         raise _refused("phoneNumber", str(error)) from error
     return number or Ignored("phoneNumber", "phoneNumber has only zeros; it counts as not given")

@@ -25,7 +25,9 @@ _PHONE_NUMBER = re.compile(
 
 def normalised_phone_number(text: str, region: str | None) -> str | None:
     """The phone number in a text without blanks; None if it has only zeros. ValueError says what is wrong."""
-    bare = "".join(str(unicodedata.decimal(char, char)) for char in text.translate(_PUNCTUATION))
+    bare = text.translate(_PUNCTUATION)
+    if not bare.isascii():
+        bare = "".join(str(unicodedata.decimal(char, char)) for char in bare)
     match = _PHONE_NUMBER.fullmatch(bare)
     if match is None:
         raise ValueError("must have only digits, a + in front and an extension of at most 8 digits at the end")

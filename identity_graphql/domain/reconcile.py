@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Self
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from identity_graphql.domain.contacts import PROVISIONAL, Cluster, Contact
 from identity_graphql.domain.events import Demotion, Event, EventKind, Outcome
@@ -14,8 +16,7 @@ from identity_graphql.domain.identifiers import Details, Identifier, IdentifierK
 TICK = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """One `identify`: what it says, the normalisation that read it, and the HTTP request it came with."""
 
     details: Details
@@ -23,8 +24,7 @@ class Request:
     request_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """What the database knew at one moment about the identifiers of a batch."""
 
     clusters: tuple[Cluster, ...]
@@ -35,8 +35,7 @@ class Found:
     """the database's clock"""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """What one request came to: the cluster as it is after it, and what it changed there."""
 
     request: Request
@@ -57,8 +56,7 @@ class Decision:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Swap:
+class Swap(Struct, frozen=True):
     """The compare-and-swap of one cluster: it must still have the version that was seen."""
 
     primary_id: int
@@ -67,8 +65,7 @@ class Swap:
     changed_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What a batch changes, as rows: the difference between the tables before and after it."""
 
     decisions: tuple[Decision, ...]
@@ -106,34 +103,27 @@ def reconcile(batch: Sequence[Request], found: Found) -> Plan:
     return world.plan(decisions)
 
 
-@dataclass(slots=True)
 class _World:
     """The touched clusters as they are in the middle of a batch."""
 
-    found: Found
-    clusters: dict[int, Cluster] = field(init=False)
-    homes: dict[Identifier, int] = field(init=False)  # claimed identifier -> primary, at the time of the claim
-    merged: dict[int, int] = field(init=False)  # demoted primary -> the primary that took it over
-    pairs: set[tuple[str, str]] = field(init=False)
-    created: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.clusters = {cluster.primary.id: cluster for cluster in self.found.clusters}
-        self.homes = {}
-        self.merged = {}
-        self.pairs = set(self.found.pairs)
+    def __init__(self, found: Found) -> None:
+        self.found = found
+        self.clusters = {cluster.primary.id: cluster for cluster in found.clusters}
+        self.homes: dict[Identifier, int] = {}  # claimed identifier -> primary, at the time of the claim
+        self.merged: dict[int, int] = {}  # demoted primary -> the primary that took it over
+        self.pairs = set(found.pairs)
         self.created = 0
-        for cluster in self.found.clusters:
+        for cluster in found.clusters:
             for contact in cluster.contacts:
                 self._claim(contact, cluster.primary.id)
 
     def decide(self, request: Request, now: datetime) -> Decision:
-        details = request.details
-        touched = self._touched(details.identifiers)
-        known = [identifier in self.homes for identifier in details.identifiers]
-        pair = details.pair
+        details, pair = request.details, request.details.pair
+        homes = [self._home(identifier) for identifier in details.identifiers]
+        known = None not in homes
+        touched = self._by_seniority({home for home in homes if home is not None})
 
-        if len(touched) == 1 and all(known) and (pair is None or pair in self.pairs):
+        if known and len(touched) == 1 and (pair is None or pair in self.pairs):
             return Decision(request, Outcome.UNCHANGED, touched[0])
 
         at = max([now, *(cluster.changed_at + TICK for cluster in touched)])
@@ -149,7 +139,7 @@ class _World:
             cluster = oldest.absorbed(younger, at)
             self.merged[younger.primary.id] = oldest.primary.id
             demoted = tuple(c for c in cluster.contacts if c.id == younger.primary.id)
-        elif all(known):
+        elif known:
             outcome = Outcome.OBSERVED
             cluster = touched[0].observed(at)
         else:
@@ -200,15 +190,17 @@ class _World:
             seen=frozenset((cluster.primary.id, cluster.version) for cluster in self.found.clusters),
         )
 
-    def _touched(self, identifiers: Sequence[Identifier]) -> list[Cluster]:
-        """The clusters of these identifiers, the one with the oldest primary first."""
-        primaries = {self._resolve(self.homes[i]) for i in identifiers if i in self.homes}
-        return sorted((self.clusters[p] for p in primaries), key=lambda cluster: cluster.primary.seniority)
+    def _home(self, identifier: Identifier) -> int | None:
+        """The primary of the cluster that has this identifier now; None if nobody has it."""
+        home = self.homes.get(identifier)
+        while home in self.merged:
+            home = self.merged[home]
+        return home
 
-    def _resolve(self, primary_id: int) -> int:
-        while primary_id in self.merged:
-            primary_id = self.merged[primary_id]
-        return primary_id
+    def _by_seniority(self, primaries: Collection[int]) -> list[Cluster]:
+        """The clusters of these primaries, the one with the oldest first."""
+        clusters = [self.clusters[primary_id] for primary_id in primaries]
+        return clusters if len(clusters) < 2 else sorted(clusters, key=lambda cluster: cluster.primary.seniority)
 
     def _claim(self, contact: Contact, primary_id: int) -> None:
         for identifier in contact.claims:

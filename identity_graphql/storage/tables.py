@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -21,8 +23,11 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
         return None if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        # PostgreSQL answers with aware times; the others keep none, and what they keep is UTC.
-        return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value
+        return None if value is None else value.replace(tzinfo=UTC)  # they keep no zone, and what they keep is UTC
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
+        # PostgreSQL answers with aware times: nothing to do for any of the rows.
+        return None if dialect.name == "postgresql" else super().result_processor(dialect, coltype)
 
 
 class clock(FunctionElement[datetime]):
@@ -47,6 +52,33 @@ def _(element: Any, compiler: Any, **options: Any) -> str:
 @compiles(clock, "sqlite")
 def _(element: Any, compiler: Any, **options: Any) -> str:
     return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+
+
+class among(FunctionElement[bool]):
+    """Whether a column's value is one of the list that is given under a name.
+
+    PostgreSQL takes the list as an array; elsewhere each length of it is a statement of its own.
+    """
+
+    type = sa.Boolean()
+    inherit_cache = True
+    name = "among"
+
+    def __init__(self, column: sa.ColumnElement[Any], name: str) -> None:
+        super().__init__(column, sa.bindparam(name))
+
+
+@compiles(among)
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    column, given = element.clauses
+    return str(compiler.process(column.in_(sa.bindparam(given.key, expanding=True)), **options))
+
+
+@compiles(among, "postgresql")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    column, given = element.clauses
+    kind = sa.BigInteger if isinstance(column.type, sa.Integer) else sa.Text
+    return str(compiler.process(column == sa.any_(sa.bindparam(given.key, type_=ARRAY(kind))), **options))
 
 
 # SQLite gives out ids by itself only to an INTEGER key.
