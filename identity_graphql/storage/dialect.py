@@ -1,4 +1,4 @@
-"""What differs between databases, and nothing else: four hooks, one small module per database."""
+"""What differs between databases, and nothing else: a few hooks, one small module per database."""
 
 from __future__ import annotations
 
@@ -57,7 +57,13 @@ class Dialect(Protocol):
     def judge(self, error: BaseException) -> Verdict:
         """Tell what an error of this database's driver means."""
 
-    async def insert(
+    async def swap(self, connection: AsyncConnection, swaps: Sequence[Mapping[str, Any]]) -> int:
+        """Update these contacts, in this order, as `statements.SWAP` does each of them; how many were as seen."""
+
+    async def insert(self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert rows, all with the same columns, in this order."""
+
+    async def number(
         self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
     ) -> list[int]:
         """Insert rows into a table that numbers them; the numbers, in the order of the rows."""

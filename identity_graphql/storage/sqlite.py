@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from identity_graphql.storage.address import Address
 from identity_graphql.storage.dialect import Engines, Pool, Verdict
+from identity_graphql.storage.statements import SWAP
 
 PRAGMAS = (
     "journal_mode=WAL",  # readers do not wait for the writer
@@ -64,7 +65,13 @@ class SQLite:
             return Verdict.RETRY
         return Verdict.AWAY if primary in AWAY else Verdict.UNEXPECTED
 
-    async def insert(
+    async def swap(self, connection: AsyncConnection, swaps: Sequence[Mapping[str, Any]]) -> int:
+        return (await connection.execute(SWAP, swaps)).rowcount
+
+    async def insert(self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        await connection.execute(table.insert(), rows)
+
+    async def number(
         self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
     ) -> list[int]:
         # The write lock is ours: nobody else draws numbers meanwhile, and AUTOINCREMENT keeps the highest ever used.

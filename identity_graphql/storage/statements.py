@@ -136,9 +136,7 @@ PAGE_OF_CONTACTS = (
 
 # A queue, not a judge: it only keeps writers of one cluster from overtaking each other for ever.
 # NO KEY UPDATE where there is such a thing: it lets the foreign keys of others pass.
-LOCK = (
-    sa.select(contact.c.id).where(among(contact.c.id, "ids")).order_by(contact.c.id).with_for_update(key_share=True)
-)
+LOCK = sa.select(contact.c.id).where(among(contact.c.id, "ids")).order_by(contact.c.id).with_for_update(key_share=True)
 
 # No further condition: with `linked_id IS NULL` MariaDB takes another index, and deadlocks.
 SWAP = (

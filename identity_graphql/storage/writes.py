@@ -23,8 +23,7 @@ async def write(connection: AsyncConnection, dialect: Dialect, plan: Plan) -> Ma
     Every writer writes in this order, so that no two can wait for each other. Raises Conflict, and then the
     transaction must be rolled back, if anything the plan was decided from is no longer so.
     """
-    for swap in plan.swaps:
-        await _swap(connection, swap)
+    await _swap(connection, dialect, plan.swaps)
     ids = await _insert_contacts(connection, dialect, plan.contacts)
     claims = sorted(
         (identifier.kind.value, identifier.value, ids[contact.id])
@@ -34,7 +33,7 @@ async def write(connection: AsyncConnection, dialect: Dialect, plan: Plan) -> Ma
     await _claim(connection, dialect, tables.identifier, claims)
     await _relink(connection, [contact.renumbered(ids) for contact in plan.relinks])
     events = [event.renumbered(ids) for event in plan.events]
-    seqs = await dialect.insert(connection, tables.event, [_event_row(event) for event in events])
+    seqs = await dialect.number(connection, tables.event, [_event_row(event) for event in events])
     # After the events, whose numbers they carry. No two writers meet here: each of them holds the claim or the
     # swap that makes the pair new.
     pairs = sorted((*event.pair, seq) for event, seq in zip(events, seqs, strict=True) if event.pair)
@@ -42,18 +41,18 @@ async def write(connection: AsyncConnection, dialect: Dialect, plan: Plan) -> Ma
     return ids
 
 
-async def _swap(connection: AsyncConnection, swap: Swap) -> None:
-    """Presence: the cluster must be as it was read."""
-    swapped = await connection.execute(
-        statements.SWAP,
+async def _swap(connection: AsyncConnection, dialect: Dialect, swaps: Sequence[Swap]) -> None:
+    """Presence: every cluster must be as it was read."""
+    rows = [
         {
             "primary_id": swap.primary_id,
             "seen": swap.seen,
             "new_version": swap.version,
             "new_changed_at": swap.changed_at,
-        },
-    )
-    if swapped.rowcount != 1:
+        }
+        for swap in swaps
+    ]
+    if rows and await dialect.swap(connection, rows) != len(rows):
         raise Conflict("a cluster changed since it was read")
 
 
@@ -65,7 +64,7 @@ async def _claim(
         return
     names = [column.name for column in table.columns]
     try:
-        await connection.execute(table.insert(), [dict(zip(names, row, strict=True)) for row in rows])
+        await dialect.insert(connection, table, [dict(zip(names, row, strict=True)) for row in rows])
     except sa.exc.IntegrityError as error:
         if dialect.judge(error) is Verdict.DUPLICATE:
             raise Conflict("somebody else was faster with a new identifier") from None
@@ -77,7 +76,7 @@ async def _insert_contacts(
 ) -> dict[int, int]:
     if not contacts:
         return {}
-    numbers = await dialect.insert(connection, tables.contact, [_contact_row(contact) for contact in contacts])
+    numbers = await dialect.number(connection, tables.contact, [_contact_row(contact) for contact in contacts])
     ids = {contact.id: number for contact, number in zip(contacts, numbers, strict=True)}
     # Linked to a primary of the same batch: its id was not known before.
     await _relink(connection, [c.renumbered(ids) for c in contacts if (c.linked_id or 0) >= PROVISIONAL])
