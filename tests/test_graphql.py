@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -288,9 +289,9 @@ async def test_no_query_costs_more_statements_for_more_customers(client: httpx2.
     assert len(sent) == expected, "\n\n".join(sent)
 
 
-@pytest.mark.parametrize(("kind", "swaps"), [("new", 0), ("link", 1), ("merge", 2)])
+@pytest.mark.parametrize("kind", ["new", "link", "merge"])
 async def test_identify_many_is_one_find_and_one_apply(
-    client: httpx2.AsyncClient, database: Database, kind: str, swaps: int
+    client: httpx2.AsyncClient, database: Database, kind: str
 ) -> None:
     await identify(client, ("a@x.io", "111"), ("b@x.io", "222"))
     items: dict[str, list[tuple[str | None, str | None]]] = {
@@ -302,16 +303,14 @@ async def test_identify_many_is_one_find_and_one_apply(
     with statements() as sent:
         await identify(client, *items[kind])
 
-    finds = [statement for statement in sent if statement.startswith("WITH touched")]
-    inserts = [statement.split()[2] for statement in sent if statement.startswith("INSERT")]
-    assert len(finds) == 1
-    assert sum("version=" in statement for statement in sent if statement.startswith("UPDATE")) == swaps
-    if database.name == "mariadb":  # which cannot return the ids of many rows
-        assert len(set(inserts)) == 4
-    else:
-        assert inserts == ["contact", "identifier", "event", "pair"]
-        numbers = 2 if database.name == "sqlite" else 0  # where the ids have come to
-        assert len(sent) == 1 + 4 + swaps + (kind == "merge") + numbers
+    verbs = [" ".join(statement.split()[:3]) for statement in sent]
+    if database.name == "postgresql":
+        assert verbs == ["WITH touched AS", "WITH swap AS"]
+    else:  # MariaDB cannot return the ids of many rows, SQLite tells where they have come to
+        swap, relink = ["UPDATE contact SET"] * (kind != "new"), ["UPDATE contact SET"] * (kind == "merge")
+        inserts = [f"INSERT INTO {table}" for table in ("contact", "identifier", "event", "pair")]
+        expected = ["WITH touched AS", *swap, *inserts[:2], *relink, *inserts[2:]]
+        assert [verb for verb, _ in itertools.groupby(verbs) if not verb.startswith("SELECT")] == expected
     await database.check()
 
 

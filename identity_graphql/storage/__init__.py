@@ -27,7 +27,6 @@ from identity_graphql.storage.dialect import Dialect, Engines, Pool, Verdict
 from identity_graphql.storage.mysql import MySQL
 from identity_graphql.storage.postgresql import PostgreSQL
 from identity_graphql.storage.sqlite import SQLite
-from identity_graphql.storage.writes import write
 
 DIALECTS: Mapping[Backend, type[Dialect]] = {
     Backend.POSTGRESQL: PostgreSQL,
@@ -41,19 +40,21 @@ Pairs = Collection[tuple[str, str]]
 class Turn:
     """One try at a batch: `find`, and `apply` what was decided from it.
 
-    Without a queue it is optimistic: the look costs no transaction, and `apply` makes its own. With one, all
-    of it happens in one transaction behind the locks on the primaries that the last try saw.
+    Without a queue it is optimistic: the look costs no transaction, and `apply` makes its own if it needs one.
+    Behind a queue, all of it happens in one transaction, with locks on the primaries that the last try saw.
     """
 
-    def __init__(self, storage: Storage, queued: AsyncConnection | None = None, locked: Collection[int] = ()) -> None:
+    def __init__(
+        self, storage: Storage, connection: AsyncConnection | None = None, locked: Collection[int] | None = None
+    ) -> None:
         self._storage = storage
-        self._queued = queued
-        self._locked = frozenset(locked)
+        self._connection = connection
+        self._locked = locked
 
     async def find(self, identifiers: Collection[Identifier], pairs: Pairs) -> Found:
         """Every cluster that has one of the identifiers, those of the pairs that were seen, and the time."""
-        if self._queued is not None:
-            return await _find(self._queued, identifiers, pairs)
+        if self._connection is not None:
+            return await _find(self._connection, identifiers, pairs)
         return await self._storage.find(identifiers, pairs)
 
     async def apply(self, plan: Plan) -> Mapping[int, int]:
@@ -61,12 +62,12 @@ class Turn:
 
         Raises Conflict, with nothing written, if anything it was decided from is no longer so.
         """
-        if self._queued is None:
-            async with self._storage.transaction() as connection:
-                return await write(connection, self._storage.dialect, plan)
-        if not self._locked.issuperset(swap.primary_id for swap in plan.swaps):
+        if self._locked is not None and not {swap.primary_id for swap in plan.swaps}.issubset(self._locked):
             raise Conflict("a primary that this turn did not queue for")
-        return await write(self._queued, self._storage.dialect, plan)
+        if self._connection is not None:
+            return await self._storage.dialect.write(self._connection, plan)
+        async with self._storage.transaction() as connection:
+            return await self._storage.dialect.write(connection, plan)
 
 
 class Storage:
@@ -93,12 +94,15 @@ class Storage:
         The locks are a queue, not the judge: they keep the writers of a hot cluster in line, and what is right
         is still decided by the compare-and-swap.
         """
-        if not queue:
+        if queue:
+            async with self.transaction() as connection:
+                await connection.execute(statements.LOCK, {"ids": statements.padded(sorted(queue), 0)})
+                yield Turn(self, connection, queue)
+        elif self._engines.write_alone:
+            async with self._reading() as connection:
+                yield Turn(self, connection)
+        else:
             yield Turn(self)
-            return
-        async with self.transaction() as connection:
-            await connection.execute(statements.LOCK, {"ids": statements.padded(sorted(queue), 0)})
-            yield Turn(self, connection, queue)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:

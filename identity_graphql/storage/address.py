@@ -121,7 +121,7 @@ def _server(backend: Backend, rest: str, query: str) -> tuple[URL, Parameters]:
 def _postgresql(url: URL, parameters: Parameters) -> Address:
     if not (url.host or url.database):
         raise refusal("neither a host nor a database is named, as in postgresql://user:password@localhost/identity")
-    settings = {"application_name": parameters.text("application_name") or "identity_graphql", "jit": "off"}
+    settings = {"application_name": parameters.text("application_name") or "identity_graphql", **_PLANNING}
     arguments: dict[str, Any] = {"server_settings": settings}
     if url.host and url.host.startswith("/"):
         # The folder of a socket. Not left in the URL: there, a colon in it would announce a port.
@@ -146,12 +146,15 @@ def _postgresql(url: URL, parameters: Parameters) -> Address:
         # The next transaction may run where somebody else prepared another statement under the same name.
         arguments["prepared_statement_name_func"] = _unique_statement_name
         cached = 0
-        del settings["jit"]  # refused by PgBouncer; it does know application_name
+        for name in _PLANNING:  # refused by PgBouncer; it does know application_name
+            del settings[name]
     if cached is not None:
         arguments |= {"statement_cache_size": cached, "prepared_statement_cache_size": cached}
     return _address(Backend.POSTGRESQL, url, parameters, arguments, schema)
 
 
+# Every look-up is by an index, whatever the values: planning again for each of them costs more than it finds.
+_PLANNING = {"jit": "off", "plan_cache_mode": "force_generic_plan"}
 _WRITABLE = {"any": "any", "read-write": "read-write", "primary": "primary"}
 
 

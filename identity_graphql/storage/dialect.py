@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Protocol
 
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from identity_graphql.domain.reconcile import Plan
 from identity_graphql.storage.address import Address
 
 
@@ -20,7 +20,7 @@ class Verdict(Enum):
     RETRY = auto()
     """another writer was faster; the database rolled back"""
     DUPLICATE = auto()
-    """a key exists already"""
+    """a key exists already that was to be new"""
     AWAY = auto()
     """no connection, or no longer one"""
     UNEXPECTED = auto()
@@ -32,6 +32,8 @@ class Engines:
 
     read: AsyncEngine
     write: AsyncEngine
+    write_alone: bool = False
+    """whether `Dialect.write` is one statement that may run where it reads, without a transaction around it"""
 
     async def dispose(self) -> None:
         await self.read.dispose()
@@ -57,16 +59,8 @@ class Dialect(Protocol):
     def judge(self, error: BaseException) -> Verdict:
         """Tell what an error of this database's driver means."""
 
-    async def swap(self, connection: AsyncConnection, swaps: Sequence[Mapping[str, Any]]) -> int:
-        """Update these contacts, in this order, as `statements.SWAP` does each of them; how many were as seen."""
-
-    async def insert(self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Insert rows, all with the same columns, in this order."""
-
-    async def number(
-        self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
-    ) -> list[int]:
-        """Insert rows into a table that numbers them; the numbers, in the order of the rows."""
+    async def write(self, connection: AsyncConnection, plan: Plan) -> Mapping[int, int]:
+        """Write a plan in the transaction of this connection, in the order of `writes`, and answer as it does."""
 
     def migration_lock(self, connection: AsyncConnection) -> AbstractAsyncContextManager[None]:
         """Keep every other process from migrating this database meanwhile."""

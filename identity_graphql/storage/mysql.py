@@ -9,10 +9,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from identity_graphql.domain.reconcile import Plan
 from identity_graphql.errors import ConfigurationError
 from identity_graphql.storage.address import Address
 from identity_graphql.storage.dialect import Engines, Pool, Verdict
-from identity_graphql.storage.statements import SWAP
+from identity_graphql.storage.writes import write
 
 # deadlock, lock wait timeout, record has changed since last read
 RETRY = frozenset({1213, 1205, 1020})
@@ -49,13 +50,10 @@ class MySQL:
             return Verdict.DUPLICATE
         return Verdict.AWAY if code in AWAY else Verdict.UNEXPECTED
 
-    async def swap(self, connection: AsyncConnection, swaps: Sequence[Mapping[str, Any]]) -> int:
-        return (await connection.execute(SWAP, swaps)).rowcount
+    async def write(self, connection: AsyncConnection, plan: Plan) -> Mapping[int, int]:
+        return await write(connection, plan, number=self._number, judge=self.judge)
 
-    async def insert(self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        await connection.execute(table.insert(), rows)
-
-    async def number(
+    async def _number(
         self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
     ) -> list[int]:
         # MySQL has no RETURNING, and the ids of one INSERT of many rows need not follow each other on a cluster.

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import cache
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
+from msgspec.structs import asdict
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from identity_graphql.domain.contacts import PROVISIONAL
+from identity_graphql.domain.reconcile import Plan
 from identity_graphql.storage import tables
 from identity_graphql.storage.address import Address
 from identity_graphql.storage.dialect import Engines, Pool, Verdict
+from identity_graphql.storage.writes import claiming, claims, event_row
 
-# serialization_failure, deadlock_detected, lock_not_available
-RETRY = frozenset({"40001", "40P01", "55P03"})
+# serialization_failure, deadlock_detected, lock_not_available, and division_by_zero: so our own statement fails
+# when a swap falls short
+RETRY = frozenset({"40001", "40P01", "55P03", "22012"})
 # Beside class 08 (connection exception): admin_shutdown, crash_shutdown, cannot_connect_now, database_dropped,
 # query_canceled (a statement timeout), too_many_connections, read_only_sql_transaction (a replica after failover)
 AWAY = frozenset({"57P01", "57P02", "57P03", "57P04", "57014", "53300", "25006"})
@@ -32,12 +35,16 @@ class PostgreSQL:
             pool_size=pool.size,
             max_overflow=0,
             pool_timeout=pool.timeout,
-            # Set rather than inherited: correct at every level, this one only avoids needless conflicts.
-            isolation_level=pool.isolation_level,
+            pool_use_lifo=True,  # a few connections that know the statements, rather than many that do not yet
+            isolation_level="AUTOCOMMIT",  # one statement needs no BEGIN and COMMIT around it, not even to write
             hide_parameters=True,  # error texts hold no personal data
         )
-        # One statement needs no BEGIN and ROLLBACK around it.
-        return Engines(read=engine.execution_options(isolation_level="AUTOCOMMIT"), write=engine)
+        return Engines(
+            read=engine,
+            # Set rather than inherited: correct at every level, this one only avoids needless conflicts.
+            write=engine.execution_options(isolation_level=pool.isolation_level),
+            write_alone=pool.isolation_level == "READ COMMITTED",
+        )
 
     def judge(self, error: BaseException) -> Verdict:
         origin = getattr(error, "orig", None) or error
@@ -45,23 +52,25 @@ class PostgreSQL:
         if state in RETRY:
             return Verdict.RETRY
         if state == "23505":  # unique_violation
-            return Verdict.DUPLICATE
+            table = getattr(origin.__cause__, "table_name", None)
+            return Verdict.DUPLICATE if table in (tables.identifier.name, tables.pair.name) else Verdict.UNEXPECTED
         if state in AWAY or state.startswith("08"):
             return Verdict.AWAY
         return Verdict.UNEXPECTED
 
-    async def swap(self, connection: AsyncConnection, swaps: Sequence[Mapping[str, Any]]) -> int:
-        return (await connection.execute(_SWAP, _arrays(tables.contact, swaps))).rowcount
+    async def write(self, connection: AsyncConnection, plan: Plan) -> Mapping[int, int]:
+        """All of it in one statement: the round trips between seven cost more than their work (decision 0011).
 
-    async def insert(self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        await connection.execute(_insert(table, tuple(rows[0])), _arrays(table, rows))
-
-    async def number(
-        self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
-    ) -> list[int]:
-        statement = _insert(table, tuple(rows[0])).returning(*table.primary_key)
-        # Numbered in the order of the rows, but not promised to be returned in it.
-        return sorted((await connection.execute(statement, _arrays(table, rows))).scalars())
+        It stands or falls as a whole, so it needs no transaction around it.
+        """
+        drawn: Mapping[int, int] = {}
+        if any(demotion.id >= PROVISIONAL for event in plan.events for demotion in event.demoted):
+            # Created and demoted in the same batch: a document of the log names it, so its id is needed now.
+            numbers = (await connection.execute(_DRAW, {"count": len(plan.contacts)})).scalars()
+            drawn = {contact.id: number for contact, number in zip(plan.contacts, sorted(numbers), strict=True)}
+        with claiming(self.judge):
+            ids = (await connection.execute(_WRITE, _parameters(plan, drawn))).scalar_one()
+        return {contact.id: id for contact, id in zip(plan.contacts, ids, strict=True)}
 
     @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:
@@ -70,62 +79,117 @@ class PostgreSQL:
         yield
 
 
-def _rows(**types: Any) -> sa.TableValuedAlias:
-    """The rows that come as one array per column: one statement, however many they are."""
-    arrays = [sa.bindparam(name, type_=ARRAY(kind)) for name, kind in types.items()]
-    columns = [sa.column(name, kind) for name, kind in types.items()]
-    return sa.func.unnest(*arrays).table_valued(*columns, with_ordinality="position").render_derived(name="given")
+# The steps of `writes.write`, in its order: each waits for the one before it, which it counts or joins. The
+# statement sees the tables as they were before it, so a row is changed at most once: the swap of a primary that is
+# demoted also links it.
+_WRITE = sa.text("""
+WITH swap AS (
+  SELECT * FROM unnest(
+    CAST(:swap_id AS bigint[]), CAST(:swap_seen AS bigint[]), CAST(:swap_version AS bigint[]),
+    CAST(:swap_changed_at AS timestamptz[]), CAST(:swap_linked_id AS bigint[]), CAST(:swap_updated_at AS timestamptz[])
+  ) AS given (id, seen, version, changed_at, linked_id, updated_at)
+), locked AS MATERIALIZED (
+  -- an UPDATE alone locks its rows in any order, and two of them would wait for each other
+  SELECT id FROM contact WHERE id = ANY (CAST(:swap_id AS bigint[])) ORDER BY id FOR NO KEY UPDATE
+), swapped AS (
+  UPDATE contact
+  SET version = swap.version, changed_at = swap.changed_at,
+    linked_id = coalesce(swap.linked_id, contact.linked_id), updated_at = coalesce(swap.updated_at, contact.updated_at)
+  FROM swap, locked
+  WHERE contact.id = locked.id AND contact.id = swap.id AND contact.version = swap.seen
+  RETURNING contact.id
+), judged AS MATERIALIZED (
+  -- fails, and the whole statement with it, if one of them is no longer as it was seen
+  SELECT 1 / (count(*) = cardinality(CAST(:swap_id AS bigint[])))::integer FROM swapped
+), created AS MATERIALIZED (
+  SELECT given.*, coalesce(drawn, nextval('contact_id_seq')) AS id
+  FROM (
+    SELECT row.* FROM judged, unnest(
+      CAST(:contact_id AS bigint[]), CAST(:contact_drawn AS bigint[]), CAST(:contact_email AS text[]),
+      CAST(:contact_phone_number AS text[]), CAST(:contact_linked_id AS bigint[]),
+      CAST(:contact_created_at AS timestamptz[]), CAST(:contact_updated_at AS timestamptz[]),
+      CAST(:contact_version AS bigint[]), CAST(:contact_changed_at AS timestamptz[])
+    ) AS row (provisional, drawn, email, phone_number, linked_id, created_at, updated_at, version, changed_at)
+    ORDER BY provisional
+  ) AS given
+), inserted AS (
+  INSERT INTO contact (id, email, phone_number, linked_id, created_at, updated_at, version, changed_at)
+  SELECT created.id, created.email, created.phone_number, coalesce(home.id, created.linked_id), created.created_at,
+    created.updated_at, created.version, created.changed_at
+  FROM created LEFT JOIN created AS home ON home.provisional = created.linked_id
+  ORDER BY created.id
+), claimed AS (
+  INSERT INTO identifier (kind, value, contact_id)
+  SELECT given.kind, given.value, created.id
+  FROM unnest(CAST(:claim_kind AS text[]), CAST(:claim_value AS text[]), CAST(:claim_contact_id AS bigint[]))
+    AS given (kind, value, contact_id) JOIN created ON created.provisional = given.contact_id
+  ORDER BY given.kind, given.value
+), relinked AS (
+  UPDATE contact SET linked_id = given.linked_id, updated_at = given.updated_at
+  FROM judged, unnest(
+    CAST(:relink_id AS bigint[]), CAST(:relink_linked_id AS bigint[]), CAST(:relink_updated_at AS timestamptz[])
+  ) AS given (id, linked_id, updated_at)
+  WHERE contact.id = given.id
+), logged AS (
+  INSERT INTO event (at, kind, outcome, email, phone_number, raw, norm, contact_id, primary_id, demoted,
+    version_before, version_after, request_id)
+  SELECT given.at, given.kind, given.outcome, given.email, given.phone_number, CAST(given.raw AS json), given.norm,
+    coalesce(created.id, given.contact_id), coalesce(home.id, given.primary_id), CAST(given.demoted AS json),
+    given.version_before, given.version_after, given.request_id
+  FROM judged, unnest(
+    CAST(:event_at AS timestamptz[]), CAST(:event_kind AS text[]), CAST(:event_outcome AS text[]),
+    CAST(:event_email AS text[]), CAST(:event_phone_number AS text[]), CAST(:event_raw AS text[]),
+    CAST(:event_norm AS text[]), CAST(:event_contact_id AS bigint[]), CAST(:event_primary_id AS bigint[]),
+    CAST(:event_demoted AS text[]), CAST(:event_version_before AS bigint[]), CAST(:event_version_after AS bigint[]),
+    CAST(:event_request_id AS text[])
+  ) WITH ORDINALITY AS given (at, kind, outcome, email, phone_number, raw, norm, contact_id, primary_id, demoted,
+      version_before, version_after, request_id, position)
+    LEFT JOIN created ON created.provisional = given.contact_id
+    LEFT JOIN created AS home ON home.provisional = given.primary_id
+  ORDER BY position
+  RETURNING seq, email, phone_number
+), paired AS (
+  INSERT INTO pair (email, phone_number, seq)
+  SELECT email, phone_number, seq FROM logged WHERE email IS NOT NULL AND phone_number IS NOT NULL
+  ORDER BY email, phone_number
+)
+SELECT ARRAY(SELECT id FROM created ORDER BY provisional) FROM judged
+""")
+
+_DRAW = sa.text("SELECT nextval('contact_id_seq') FROM generate_series(1, CAST(:count AS integer))")
 
 
-def _arrays(table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """The parameters of such a statement."""
-    documents = {column.name for column in table.columns if isinstance(column.type, sa.JSON)}
+def _parameters(plan: Plan, drawn: Mapping[int, int]) -> dict[str, list[Any]]:
+    """A plan as one array per column. New contacts keep provisional ids: the statement knows the real ones."""
+    moved = {contact.id: contact for contact in plan.relinks}
+    demoted = [moved.pop(swap.primary_id, None) for swap in plan.swaps]
+    contacts = [asdict(contact) for contact in plan.contacts]
+    claimed = [{"kind": kind, "value": value, "contact_id": id} for kind, value, id in claims(plan)]
+    events = [event_row(event.renumbered(drawn)) for event in plan.events]
+    for event in events:
+        event |= {name: orjson.dumps(event[name]).decode() for name in ("raw", "demoted")}
     return {
-        name: [orjson.dumps(row[name]).decode() for row in rows] if name in documents else [row[name] for row in rows]
-        for name in rows[0]
+        "swap_id": [swap.primary_id for swap in plan.swaps],
+        "swap_seen": [swap.seen for swap in plan.swaps],
+        "swap_version": [swap.version for swap in plan.swaps],
+        "swap_changed_at": [swap.changed_at for swap in plan.swaps],
+        "swap_linked_id": [contact and contact.linked_id for contact in demoted],
+        "swap_updated_at": [contact and contact.updated_at for contact in demoted],
+        "contact_drawn": [drawn.get(contact.id) for contact in plan.contacts],
+        **_columns("contact", _CONTACT, contacts),
+        **_columns("claim", _CLAIM, claimed),
+        **_columns("relink", _RELINK, [asdict(contact) for contact in moved.values()]),
+        **_columns("event", _EVENT, events),
     }
 
 
-@cache
-def _insert(table: sa.Table, names: tuple[str, ...]) -> sa.Insert:
-    """Insert such rows, in their order."""
-    # Without lengths: a cast to VARCHAR(n) would cut what an INSERT refuses. JSON has arrays only of its text.
-    given = _rows(
-        **{
-            name: sa.Text if isinstance(table.c[name].type, sa.String | sa.JSON) else table.c[name].type
-            for name in names
-        }
-    )
-    values = [
-        sa.cast(given.c[name], sa.JSON) if isinstance(table.c[name].type, sa.JSON) else given.c[name] for name in names
-    ]
-    return table.insert().from_select(names, sa.select(*values).order_by(given.c.position))
+_CONTACT = ("id", "email", "phone_number", "linked_id", "created_at", "updated_at", "version", "changed_at")
+_CLAIM = ("kind", "value", "contact_id")
+_RELINK = ("id", "linked_id", "updated_at")
+_EVENT = tuple(
+    column.name for column in tables.event.columns if column.name not in ("seq", "actor", "reason", "detail")
+)
 
 
-def _swap() -> sa.Update:
-    """`statements.SWAP` for many contacts at once."""
-    contact = tables.contact
-    given = _rows(
-        primary_id=sa.BigInteger, seen=sa.BigInteger, new_version=sa.BigInteger, new_changed_at=tables.UtcDateTime
-    )
-    # An UPDATE alone locks its rows in any order, and two of them would wait for each other.
-    locked = (
-        sa.select(contact.c.id)
-        .where(tables.among(contact.c.id, "primary_id"))
-        .order_by(contact.c.id)
-        .with_for_update(key_share=True)
-        .cte("locked")
-        .prefix_with("MATERIALIZED")
-    )
-    return (
-        contact.update()
-        .where(
-            contact.c.id == locked.c.id,
-            contact.c.id == given.c.primary_id,
-            contact.c.version == given.c.seen,
-        )
-        .values(version=given.c.new_version, changed_at=given.c.new_changed_at)
-    )
-
-
-_SWAP = _swap()
+def _columns(table: str, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    return {f"{table}_{name}": [row[name] for row in rows] for name in names}

@@ -10,9 +10,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from identity_graphql.domain.reconcile import Plan
 from identity_graphql.storage.address import Address
 from identity_graphql.storage.dialect import Engines, Pool, Verdict
-from identity_graphql.storage.statements import SWAP
+from identity_graphql.storage.writes import write
 
 PRAGMAS = (
     "journal_mode=WAL",  # readers do not wait for the writer
@@ -65,13 +66,10 @@ class SQLite:
             return Verdict.RETRY
         return Verdict.AWAY if primary in AWAY else Verdict.UNEXPECTED
 
-    async def swap(self, connection: AsyncConnection, swaps: Sequence[Mapping[str, Any]]) -> int:
-        return (await connection.execute(SWAP, swaps)).rowcount
+    async def write(self, connection: AsyncConnection, plan: Plan) -> Mapping[int, int]:
+        return await write(connection, plan, number=self._number, judge=self.judge)
 
-    async def insert(self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        await connection.execute(table.insert(), rows)
-
-    async def number(
+    async def _number(
         self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
     ) -> list[int]:
         # The write lock is ours: nobody else draws numbers meanwhile, and AUTOINCREMENT keeps the highest ever used.

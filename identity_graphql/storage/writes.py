@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,34 +15,60 @@ from identity_graphql.domain.events import Event
 from identity_graphql.domain.reconcile import Plan, Swap
 from identity_graphql.errors import Conflict
 from identity_graphql.storage import statements, tables
-from identity_graphql.storage.dialect import Dialect, Verdict
+from identity_graphql.storage.dialect import Verdict
+
+Judge = Callable[[BaseException], Verdict]
+Number = Callable[[AsyncConnection, sa.Table, Sequence[Mapping[str, Any]]], Awaitable[list[int]]]
 
 
-async def write(connection: AsyncConnection, dialect: Dialect, plan: Plan) -> Mapping[int, int]:
+async def write(connection: AsyncConnection, plan: Plan, *, number: Number, judge: Judge) -> Mapping[int, int]:
     """Write a plan in the transaction of this connection; the real ids of its new contacts by their provisional ones.
 
     Every writer writes in this order, so that no two can wait for each other. Raises Conflict, and then the
-    transaction must be rolled back, if anything the plan was decided from is no longer so.
+    transaction must be rolled back, if anything the plan was decided from is no longer so. ``number`` inserts rows
+    into a table that numbers them, and returns the numbers in the order of the rows.
     """
-    await _swap(connection, dialect, plan.swaps)
-    ids = await _insert_contacts(connection, dialect, plan.contacts)
-    claims = sorted(
-        (identifier.kind.value, identifier.value, ids[contact.id])
-        for contact in plan.contacts
-        for identifier in contact.claims
-    )
-    await _claim(connection, dialect, tables.identifier, claims)
+    await _swap(connection, plan.swaps)
+    ids: dict[int, int] = {}
+    if plan.contacts:
+        numbers = await number(connection, tables.contact, [_contact_row(contact) for contact in plan.contacts])
+        ids = {contact.id: number for contact, number in zip(plan.contacts, numbers, strict=True)}
+        # Linked to a primary of the same batch: its id was not known before.
+        await _relink(connection, [c.renumbered(ids) for c in plan.contacts if (c.linked_id or 0) >= PROVISIONAL])
+    with claiming(judge):
+        await _insert(connection, tables.identifier, [(kind, value, ids[id]) for kind, value, id in claims(plan)])
     await _relink(connection, [contact.renumbered(ids) for contact in plan.relinks])
     events = [event.renumbered(ids) for event in plan.events]
-    seqs = await dialect.number(connection, tables.event, [_event_row(event) for event in events])
+    seqs = await number(connection, tables.event, [event_row(event) for event in events])
     # After the events, whose numbers they carry. No two writers meet here: each of them holds the claim or the
     # swap that makes the pair new.
     pairs = sorted((*event.pair, seq) for event, seq in zip(events, seqs, strict=True) if event.pair)
-    await _claim(connection, dialect, tables.pair, pairs)
+    with claiming(judge):
+        await _insert(connection, tables.pair, pairs)
     return ids
 
 
-async def _swap(connection: AsyncConnection, dialect: Dialect, swaps: Sequence[Swap]) -> None:
+def claims(plan: Plan) -> list[tuple[str, str, int]]:
+    """The identifiers that are new with a plan, in the order of their key: kind, value, provisional contact id."""
+    return sorted(
+        (identifier.kind.value, identifier.value, contact.id)
+        for contact in plan.contacts
+        for identifier in contact.claims
+    )
+
+
+@contextmanager
+def claiming(judge: Judge) -> Iterator[None]:
+    """Absence: what is inserted must be new. Whoever was faster has it."""
+    try:
+        yield
+    except sa.exc.IntegrityError as error:
+        if judge(error) is Verdict.DUPLICATE:
+            raise Conflict("somebody else was faster with a new identifier") from None
+        raise
+
+
+async def _swap(connection: AsyncConnection, swaps: Sequence[Swap]) -> None:
     """Presence: every cluster must be as it was read."""
     rows = [
         {
@@ -52,35 +79,14 @@ async def _swap(connection: AsyncConnection, dialect: Dialect, swaps: Sequence[S
         }
         for swap in swaps
     ]
-    if rows and await dialect.swap(connection, rows) != len(rows):
+    if rows and (await connection.execute(statements.SWAP, rows)).rowcount != len(rows):
         raise Conflict("a cluster changed since it was read")
 
 
-async def _claim(
-    connection: AsyncConnection, dialect: Dialect, table: sa.Table, rows: Sequence[tuple[Any, ...]]
-) -> None:
-    """Absence: insert rows whose key must be new. Whoever was faster has it."""
-    if not rows:
-        return
+async def _insert(connection: AsyncConnection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:
     names = [column.name for column in table.columns]
-    try:
-        await dialect.insert(connection, table, [dict(zip(names, row, strict=True)) for row in rows])
-    except sa.exc.IntegrityError as error:
-        if dialect.judge(error) is Verdict.DUPLICATE:
-            raise Conflict("somebody else was faster with a new identifier") from None
-        raise
-
-
-async def _insert_contacts(
-    connection: AsyncConnection, dialect: Dialect, contacts: Sequence[Contact]
-) -> dict[int, int]:
-    if not contacts:
-        return {}
-    numbers = await dialect.number(connection, tables.contact, [_contact_row(contact) for contact in contacts])
-    ids = {contact.id: number for contact, number in zip(contacts, numbers, strict=True)}
-    # Linked to a primary of the same batch: its id was not known before.
-    await _relink(connection, [c.renumbered(ids) for c in contacts if (c.linked_id or 0) >= PROVISIONAL])
-    return ids
+    if rows:
+        await connection.execute(table.insert(), [dict(zip(names, row, strict=True)) for row in rows])
 
 
 async def _relink(connection: AsyncConnection, contacts: Iterable[Contact]) -> None:
@@ -106,7 +112,7 @@ def _contact_row(contact: Contact) -> dict[str, Any]:
     }
 
 
-def _event_row(event: Event) -> dict[str, Any]:
+def event_row(event: Event) -> dict[str, Any]:
     return {
         "at": event.at,
         "kind": event.kind.value,
