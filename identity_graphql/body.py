@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from starlette.requests import ClientDisconnect
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
@@ -32,3 +34,22 @@ def limited(scope: MutableMapping[str, Any], receive: Receive, *, limit: int) ->
         return message
 
     return receive_within_limit
+
+
+async def whole_body(scope: MutableMapping[str, Any], receive: Receive, *, limit: int) -> bytes:
+    """The body. Raises BodyTooLarge, and ClientDisconnect if the client went away before its end."""
+    receive = limited(scope, receive, limit=limit)
+    parts = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def media_type(scope: MutableMapping[str, Any]) -> bytes:
+    """What the body says it is: `application/json`, without parameters; empty if it says nothing."""
+    said: bytes = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    return said.partition(b";")[0].strip().lower()

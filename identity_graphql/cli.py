@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -17,17 +19,20 @@ from typing import Annotated, Any, NoReturn
 import typer
 import uvicorn
 from pydantic import SecretStr
-from starlette.applications import Starlette
-from uvicorn.supervisors import ChangeReload
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from identity_graphql import __version__
-from identity_graphql.app import address_of, create_app, prepare
+from identity_graphql.app import address_of, prepare
 from identity_graphql.app import migrate as migrate_database
 from identity_graphql.errors import ConfigurationError, IdentityError
 from identity_graphql.graphql.schema import build_schema
 from identity_graphql.observability import configure, describe, log
 from identity_graphql.settings import Settings
+from identity_graphql.storage.address import Backend
 
+START_WITHIN = 60
+"""Seconds that the workers get to start before they are looked after one by one."""
 GRACE = 25
 """Seconds that requests under way get to finish when the server is told to stop."""
 
@@ -45,13 +50,14 @@ SERVE = """Migrate the database (unless AUTO_MIGRATE=false), then serve GraphQL 
 \b
 identity-graphql serve
 identity-graphql serve --port 8001 --reload
-DATABASE_URL=postgresql://user:password@db/identity HOST=0.0.0.0 identity-graphql serve
+DATABASE_URL=postgresql://user:password@db/identity HOST=0.0.0.0 identity-graphql serve --workers 4
 
 \b
 curl localhost:8000/identify -H 'Content-Type: application/json' \\
      -d '{"email": "ann@example.com", "phoneNumber": "123456"}'
 
-SIGTERM and Ctrl-C let requests under way finish. Several processes may serve one database."""
+SIGTERM and Ctrl-C let requests under way finish, SIGHUP replaces the workers one by one. Several servers may share
+one database, except on SQLite."""
 
 MIGRATE = """Bring the database to this program's revision.
 
@@ -124,22 +130,32 @@ def serve(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="The port, instead of PORT; 0 takes a free one.")
     ] = None,
-    reload: Annotated[bool, typer.Option("--reload", help="Start again when the program's code changes.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Server processes, instead of WORKERS; default: the cores.")
+    ] = None,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Start again when the program's code changes. One worker.")
+    ] = False,
 ) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         # While it runs, the server catches them itself, and sends them on when it has finished.
         signal.signal(number, _leave)
     with _explained():
-        settings = _settings(host=host, port=port)
-        with _bound(settings) as listener:
+        settings = _settings(host=host, port=port, workers=workers)
+        count = 1 if reload else _workers(settings)
+        with _bound(settings, shared=count > 1) as listener:
             asyncio.run(prepare(settings))
-            config = _server_config(settings, reload=reload)
+            config = _server_config(settings, reload=reload, workers=count)
+            if count > 1:
+                supervisor = Supervisor(config, listener, partial(_announce, settings, listener))
+                supervisor.run()
+                raise typer.Exit(supervisor.exit_code)
             _listen(listener, config, settings)
             _announce(settings, listener)
             if reload:
                 ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
             else:
-                DrainingServer(config).run(sockets=[listener])
+                uvicorn.Server(config).run(sockets=[listener])
 
 
 @app.command(help=MIGRATE)
@@ -176,13 +192,67 @@ def main(
     pass
 
 
-class DrainingServer(uvicorn.Server):
-    """Says that it is no longer ready as soon as it is told to stop, while requests under way finish."""
+def _workers(settings: Settings) -> int:
+    """How many processes serve. Raises ConfigurationError where there can be only one."""
+    if address_of(settings).backend is Backend.SQLITE:
+        if (settings.workers or 1) > 1:
+            raise ConfigurationError(
+                f"SQLite is one file for one process: it cannot be served by WORKERS={settings.workers}. Leave WORKERS "
+                "out, or put the data where several can write, with DATABASE_URL=postgresql://…"
+            )
+        return 1
+    return settings.workers or available_cores()
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if isinstance(self.config.app, Starlette):
-            self.config.app.state.draining = True
-        super().handle_exit(sig, frame)
+
+def available_cores() -> int:
+    """The cores that this process may use: in a container, what it was given of the machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
+
+
+class Port(socket.socket):
+    """A port that every worker gets a socket of its own for, so that the kernel spreads the connections over them.
+
+    Of one socket for all, whoever is awake takes a whole burst: 16 connections that came together went to one worker.
+    """
+
+    def __reduce__(self) -> tuple[Callable[..., Port], tuple[object, ...]]:  # how it reaches a worker
+        return Port.bound, (self.family, self.getsockname())
+
+    @classmethod
+    def bound(cls, family: socket.AddressFamily, address: Any, *, shared: bool = True) -> Port:
+        """A socket of this address; ``shared``, beside others of the same user. Raises OSError."""
+        port = cls(family, socket.SOCK_STREAM)
+        try:
+            port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
+            port.bind(address)
+        except OSError:
+            port.close()
+            raise
+        return port
+
+
+class Supervisor(Multiprocess):
+    """Keeps the workers running, and calls ``started`` when all of them are there to answer."""
+
+    def __init__(self, config: uvicorn.Config, port: Port, started: Callable[[], None]) -> None:
+        super().__init__(config, sockets=[port])
+        self._started = started
+
+    def init_processes(self) -> None:
+        super().init_processes()
+        if all(worker.wait_until_ready(START_WITHIN, self.should_exit) for worker in self.processes):
+            self._started()
+
+    @property
+    def exit_code(self) -> int:
+        """Of the program, once it has stopped: of a worker that could not start, if there was one."""
+        return STARTUP_FAILURE if any(worker.exitcode == STARTUP_FAILURE for worker in self.processes) else 0
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
@@ -200,17 +270,21 @@ def _confirmed(settings: Settings) -> bool:
 
 
 @contextlib.contextmanager
-def _bound(settings: Settings) -> Iterator[socket.socket]:
-    """A socket for the server, bound before anything else is done: a port that is taken is told at once."""
-    with contextlib.closing(socket.socket(_family(settings), socket.SOCK_STREAM)) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with _explained_port(settings):
-            listener.bind((settings.host, settings.port))
-        listener.set_inheritable(True)  # by the processes of --reload
-        yield listener
+def _bound(settings: Settings, *, shared: bool) -> Iterator[Port]:
+    """The port, bound before anything else is done: one that is taken is told at once."""
+    family = _family(settings)
+    with _explained_port(settings):
+        port = Port.bound(family, (settings.host, settings.port), shared=False)
+        if shared:  # only now, that it is known to be nobody else's
+            address = port.getsockname()
+            port.close()
+            port = Port.bound(family, address)
+    with contextlib.closing(port):
+        port.set_inheritable(True)  # by the processes of --reload
+        yield port
 
 
-def _listen(listener: socket.socket, config: uvicorn.Config, settings: Settings) -> None:
+def _listen(listener: Port, config: uvicorn.Config, settings: Settings) -> None:
     """Accept connections: what is announced from here on is true. They are answered as soon as the server is up."""
     with _explained_port(settings):
         listener.listen(config.backlog)
@@ -231,14 +305,16 @@ def _family(settings: Settings) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in settings.host else socket.AF_INET
 
 
-def _server_config(settings: Settings, *, reload: bool) -> uvicorn.Config:
+def _server_config(settings: Settings, *, reload: bool, workers: int) -> uvicorn.Config:
     relay = {"class": f"{__name__}.UvicornLog"}
     return uvicorn.Config(
-        "identity_graphql.app:create" if reload else create_app(settings),
-        factory=reload,
+        "identity_graphql.app:create",
+        factory=True,
+        workers=workers,
         reload=reload,
         reload_dirs=[str(Path(__file__).parent)] if reload else None,
         http="httptools",
+        ws="none",  # there are no subscriptions
         access_log=False,  # it would log query strings; the program logs its own line
         log_config={
             "version": 1,

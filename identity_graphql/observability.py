@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import random
 import re
 import sys
 import time
 import traceback
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
+import orjson
 import structlog
 
 Scope = MutableMapping[str, Any]
@@ -26,11 +27,15 @@ _ACCEPTABLE_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 def configure(*, level: str, form: str) -> None:
-    """Set up the logs of this process: one line per event on stderr."""
+    """Set up the logs of this process: one line per event on stderr, for people on a terminal, else as JSON.
+
+    ``form`` is "console" or "json" where one of the two is wanted always.
+    """
+    console = form == "console" or (form == "auto" and sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if form == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if console
+        else structlog.processors.JSONRenderer(serializer=orjson.dumps)
     )
     structlog.configure(
         processors=[
@@ -40,7 +45,9 @@ def configure(*, level: str, form: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level)),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr)
+        if console
+        else structlog.BytesLoggerFactory(sys.stderr.buffer),
     )
 
 
@@ -65,13 +72,14 @@ class RequestId:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self.log = log.bind()  # once: `log` itself is bound anew at every use
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        identity = given.decode() if _ACCEPTABLE_ID.fullmatch(given) else uuid.uuid4().hex
+        identity = given.decode() if _ACCEPTABLE_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
         token = request_id.set(identity)
         status, started = 0, time.perf_counter()
 
@@ -85,7 +93,7 @@ class RequestId:
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            log.info(
+            self.log.info(
                 "http.request",
                 method=scope["method"],
                 path=scope["path"],

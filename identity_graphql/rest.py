@@ -16,9 +16,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from identity_graphql.body import BodyTooLarge, limited
+from identity_graphql.body import BodyTooLarge, media_type, whole_body
 from identity_graphql.domain.contacts import Cluster
-from identity_graphql.domain.reconcile import Decision
 from identity_graphql.errors import Busy, IdentityError, InvalidInput, Problem, Unexpected
 from identity_graphql.observability import describe, log, request_id
 from identity_graphql.service import IdentityService
@@ -133,11 +132,6 @@ CONTRACTS: Mapping[str, Contract] = {
 def routes(service: IdentityService, contract: Contract) -> list[Route]:
     """`POST /identify`, `/health`, `/live` and `/ready`."""
 
-    async def identify(request: Request) -> Response:
-        body = await _json_object(request)
-        decision = await service.identify(email=body.get("email"), phone_number=body.get("phoneNumber"))
-        return json_response(contract.shape(decision.cluster), headers=_warnings(decision))
-
     async def health(request: Request) -> Response:
         if contract.health is FlatHealth:
             return json_response(FlatHealth("healthy"))
@@ -155,18 +149,35 @@ def routes(service: IdentityService, contract: Contract) -> list[Route]:
         return json_response(Ready("ready"))
 
     return [
-        Route("/identify", identify, methods=["POST"]),
+        Route("/identify", IdentifyEndpoint(service, contract), methods=["POST"]),
         Route("/health", health),
         Route("/live", live),
         Route("/ready", ready),
     ]
 
 
-async def _json_object(request: Request) -> dict[str, object]:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise HTTPException(415, "The body must be JSON, sent with Content-Type: application/json.")
-    body = await Request(request.scope, limited(request.scope, request.receive, limit=LARGEST_BODY)).body()
+class IdentifyEndpoint:
+    """`POST /identify`, without the framework's request and response: they would cost more than the answer."""
+
+    def __init__(self, service: IdentityService, contract: Contract) -> None:
+        self._service = service
+        self._shape = contract.shape
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if media_type(scope) != b"application/json":
+            raise HTTPException(415, "The body must be JSON, sent with Content-Type: application/json.")
+        said = _json_object(await whole_body(scope, receive, limit=LARGEST_BODY))
+        decision = await self._service.identify(email=said.get("email"), phone_number=said.get("phoneNumber"))
+        body = _encode(self._shape(decision.cluster))
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        if ignored := decision.request.details.ignored:
+            warnings = ", ".join(f"{warning.field}=IGNORED_VALUE" for warning in ignored)
+            headers.append((b"x-identity-warnings", warnings.encode()))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _json_object(body: bytes) -> dict[str, object]:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -176,14 +187,12 @@ async def _json_object(request: Request) -> dict[str, object]:
     return value
 
 
-def _warnings(decision: Decision) -> dict[str, str]:
-    ignored = [f"{warning.field}=IGNORED_VALUE" for warning in decision.request.details.ignored]
-    return {"X-Identity-Warnings": ", ".join(ignored)} if ignored else {}
+_encode = msgspec.json.Encoder().encode
 
 
 def json_response(content: Struct, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Compact JSON, the keys in the order of the type."""
-    return Response(msgspec.json.encode(content), status, headers, media_type="application/json")
+    return Response(_encode(content), status, headers, media_type="application/json")
 
 
 def phrase(status: int) -> str:

@@ -59,12 +59,25 @@ class Settings(BaseSettings):
         description="Isolation of the transactions: `READ COMMITTED`, `REPEATABLE READ` or `SERIALIZABLE`. "
         "The answers are right at each of them. SQLite is always serializable.",
     )
-    pool_size: int = Field(10, ge=1, le=1000, description="Database connections kept at most, per process.")
+    workers: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="Server processes on one port. Unset: as many as there are cores; 1 on SQLite, which serves one.",
+    )
+    pool_size: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="Database connections kept at most, per process. Writers share one; the others are for queries.",
+    )
     request_timeout: float = Field(
         10.0, gt=0, description="Seconds after which a request is answered with 503 / BUSY at the latest."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="The least that is logged.")
-    log_format: Literal["console", "json"] = Field("console", description="`console` for people, `json` for machines.")
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="`console` for people, `json` for machines; `auto`: `console` on a terminal."
+    )
 
     @field_validator("cors_origins", mode="before")
     @classmethod

@@ -16,7 +16,6 @@ from structlog.testing import capture_logs
 
 from identity_graphql import service
 from identity_graphql.app import create_app
-from identity_graphql.cli import DrainingServer
 from identity_graphql.errors import DatabaseAway
 from tests.databases import Database, migrate
 from tests.serving import JSON, serving, settings_for
@@ -166,14 +165,20 @@ async def test_ready_is_503_until_the_database_is_migrated(tmp_path: Path) -> No
 
 async def test_a_server_that_is_told_to_stop_is_no_longer_ready(sqlite: Database) -> None:
     app = create_app(settings_for(sqlite.url))
-    server = DrainingServer(uvicorn.Config(app))
+    server = uvicorn.Server(uvicorn.Config(app))
     transport = httpx2.ASGITransport(app=app)
-    async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
-        before = await client.get("/ready")
-        server.handle_exit(signal.SIGTERM, None)
-        after = await client.get("/ready")
+    with server.capture_signals():
+        async with (
+            app.router.lifespan_context(app),
+            httpx2.AsyncClient(transport=transport, base_url="http://x") as client,
+        ):
+            before = await client.get("/ready")
+            signal.raise_signal(signal.SIGTERM)
+            after = await client.get("/ready")
+        server._captured_signals.clear()  # noqa: SLF001 - else it would go on to end the tests
 
     assert (before.status_code, after.status_code) == (200, 503)
+    assert server.should_exit
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/identify/1", "/graphql/x"])

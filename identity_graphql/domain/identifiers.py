@@ -111,7 +111,7 @@ class Normalisation(Struct, frozen=True):
             raw={
                 field: given
                 for field, given in (("email", email), ("phoneNumber", phone_number))
-                if isinstance(given, str | int)
+                if isinstance(given, (str, int))
             },
             ignored=tuple(value for value in found if isinstance(value, Ignored)),
         )

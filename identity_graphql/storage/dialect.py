@@ -41,15 +41,23 @@ class Engines:
 
 
 DEFAULT_WAIT = 2.0
+LONGEST_LOCK_WAIT = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Connections kept at most, seconds to wait for one, and the isolation level of the transactions."""
+    """Connections kept at most, seconds to wait for one, the isolation level of the transactions, and the seconds
+    after which the database itself gives up a statement."""
 
-    size: int = 10
+    size: int = 5
     timeout: float = DEFAULT_WAIT
     isolation_level: str = "READ COMMITTED"
+    statement_timeout: float = 10.0
+
+    @property
+    def lock_timeout(self) -> float:
+        """Seconds to wait for another writer's lock: shorter than a request takes, as it is tried again then."""
+        return min(LONGEST_LOCK_WAIT, self.statement_timeout)
 
 
 class Dialect(Protocol):

@@ -18,10 +18,12 @@ from identity_graphql.storage.writes import write
 # deadlock, lock wait timeout, record has changed since last read
 RETRY = frozenset({1213, 1205, 1020})
 # cannot connect (2002, 2003), gone away, lost, killed while idle, shutdown in progress, connection killed,
-# too many connections, read-only (a replica after failover)
-AWAY = frozenset({2002, 2003, 2006, 2013, 2055, 4031, 1053, 1927, 1040, 1290, 1836})
+# too many connections, read-only (a replica after failover), a statement timeout (MariaDB, MySQL)
+AWAY = frozenset({2002, 2003, 2006, 2013, 2055, 4031, 1053, 1927, 1040, 1290, 1836, 1969, 3024})
 DUPLICATE = 1062
-LOCK_WAIT = 4  # seconds; the server's default of 50 is longer than anybody waits for an answer
+# A migration takes as long as it takes.
+NO_TIMEOUT = sa.text("SET @before = 0 /*M!, @before = @@max_statement_time, SESSION max_statement_time = 0 */")
+TIMEOUT_AGAIN = sa.text("SET @before = @before /*M!, SESSION max_statement_time = @before */")
 MIGRATION_LOCK = "identity_graphql.migrations"
 MIGRATION_WAIT = 120  # seconds
 
@@ -29,7 +31,12 @@ MIGRATION_WAIT = 120  # seconds
 class MySQL:
     def engines(self, address: Address, pool: Pool) -> Engines:
         arguments = dict(address.connect_args)
-        arguments["init_command"] = f"SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT}, sql_mode = 'TRADITIONAL'"
+        arguments["init_command"] = (
+            f"SET SESSION innodb_lock_wait_timeout = {max(1, round(pool.lock_timeout))}, sql_mode = 'TRADITIONAL'"
+            # Each of the two reads only its own kind of comment; MySQL's is for reading alone.
+            f"/*M!, max_statement_time = {pool.statement_timeout} */"
+            f"/*!50708 , max_execution_time = {round(pool.statement_timeout * 1000)} */"
+        )
         engine = create_async_engine(
             address.url,
             connect_args=arguments,
@@ -63,6 +70,7 @@ class MySQL:
     @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:
         # Of the session: its DDL commits by itself, so a lock of the transaction would be lost at once.
+        await connection.execute(NO_TIMEOUT)
         taken = await connection.scalar(sa.select(sa.func.get_lock(MIGRATION_LOCK, MIGRATION_WAIT)))
         if taken != 1:
             raise ConfigurationError(
@@ -72,3 +80,4 @@ class MySQL:
             yield
         finally:
             await connection.execute(sa.select(sa.func.release_lock(MIGRATION_LOCK)))
+            await connection.execute(TIMEOUT_AGAIN)

@@ -24,6 +24,7 @@ RETRY = frozenset({"40001", "40P01", "55P03", "22012"})
 # Beside class 08 (connection exception): admin_shutdown, crash_shutdown, cannot_connect_now, database_dropped,
 # query_canceled (a statement timeout), too_many_connections, read_only_sql_transaction (a replica after failover)
 AWAY = frozenset({"57P01", "57P02", "57P03", "57P04", "57014", "53300", "25006"})
+NO_TIMEOUT = sa.text("SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true)")
 MIGRATION_LOCK = 0x1DE7717  # any number that nobody else uses
 
 
@@ -31,7 +32,7 @@ class PostgreSQL:
     def engines(self, address: Address, pool: Pool) -> Engines:
         engine = create_async_engine(
             address.url,
-            connect_args=dict(address.connect_args),
+            connect_args=_limited(address, pool),
             pool_size=pool.size,
             max_overflow=0,
             pool_timeout=pool.timeout,
@@ -74,9 +75,20 @@ class PostgreSQL:
 
     @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:
+        await connection.execute(NO_TIMEOUT)  # a migration takes as long as it takes
         # Of the transaction, not of the session: a pooler in front may hand the session to somebody else.
         await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
         yield
+
+
+def _limited(address: Address, pool: Pool) -> dict[str, Any]:
+    """The arguments of a connection, with the time-outs; not behind a pooler, which refuses them."""
+    arguments = dict(address.connect_args)
+    if "prepared_statement_name_func" not in arguments:
+        timeouts = {"statement_timeout": pool.statement_timeout, "lock_timeout": pool.lock_timeout}
+        milliseconds = {name: str(round(seconds * 1000)) for name, seconds in timeouts.items()}
+        arguments["server_settings"] = {**arguments.get("server_settings", {}), **milliseconds}
+    return arguments
 
 
 # The steps of `writes.write`, in its order: each waits for the one before it, which it counts or joins. The
