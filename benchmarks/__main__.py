@@ -9,18 +9,32 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.backends import backends
 from benchmarks.databases import Databases
+from benchmarks.edges import edges
+from benchmarks.hot import hot
+from benchmarks.memory import memory
 from benchmarks.report import Progress, show
+from benchmarks.sizes import clusters, sizes
 from benchmarks.speed import Options, speed
 
-TABLES = {"speed": speed}
+TABLES = {
+    "speed": speed,
+    "hot": hot,
+    "edges": edges,
+    "clusters": clusters,
+    "memory": memory,
+    "backends": backends,
+    "sizes": sizes,
+}
 
 HELP = """Measure, print tables, and keep the last of each in benchmarks/RESULTS.md.
 
 \b
 python -m benchmarks                            the main table: against the limit, through REST and GraphQL
 python -m benchmarks speed --seconds 1 --rounds 1     the same in a minute, roughly
-python -m benchmarks all                        every table
+python -m benchmarks hot edges clusters         others, a few minutes together
+python -m benchmarks all                        every one; about an hour, half of it for a million contacts
 
 Nothing else should run meanwhile. It starts its own servers and databases, durable ones, and removes them."""
 
@@ -39,9 +53,12 @@ def main(
 
 async def measure(chosen: list[str], options: Options) -> None:
     for name in chosen:
-        with tempfile.TemporaryDirectory() as folder, Progress() as progress:
-            with Databases(Path(folder), progress) as databases:
-                table = await TABLES[name](databases, options, progress)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            Progress() as progress,
+            Databases(Path(folder), progress) as databases,
+        ):
+            table = await TABLES[name](databases, options, progress)
         show(table)
 
 

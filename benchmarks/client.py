@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 import msgspec
@@ -27,17 +27,20 @@ def message(edge: str, item: Item) -> bytes:
     details = {"email": item[0], "phoneNumber": item[1]}
     path, body = ("/identify", details) if edge == "rest" else ("/graphql", {"query": QUERY, "variables": details})
     content = orjson.dumps(body)
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n"
-    return head.encode() + b"\r\n" + content
+    head = ["Host: localhost", "Content-Type: application/json", f"Content-Length: {len(content)}"]
+    return "\r\n".join([f"POST {path} HTTP/1.1", *head, "", ""]).encode() + content
 
 
 class Connection(asyncio.Protocol):
-    """Asks, waits for the whole answer, and asks again, until the time is over."""
+    """Asks, waits for the whole answer, and asks again, until the time is over or nothing is left to ask."""
 
-    def __init__(self, edge: str, items: Iterator[Item], end: float, latencies: list[float]) -> None:
-        self.edge, self.items, self.end, self.latencies = edge, items, end, latencies
+    def __init__(
+        self, edge: str, items: Iterator[Item], end: float | None, latencies: list[float], *, pause: float = 0
+    ) -> None:
+        self.edge, self.items, self.end, self.latencies, self.pause = edge, items, end, latencies, pause
         self.errors = 0
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.loop = asyncio.get_running_loop()
+        self.done: asyncio.Future[None] = self.loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -46,8 +49,17 @@ class Connection(asyncio.Protocol):
 
     def ask(self) -> None:
         self.received, self.wanted = b"", 0
-        self.asked = time.perf_counter()
-        self.transport.write(message(self.edge, next(self.items)))
+        item = next(self.items, None)
+        if item is None or (self.end is not None and time.perf_counter() >= self.end):
+            self.finish()
+        else:
+            self.asked = time.perf_counter()
+            self.transport.write(message(self.edge, item))
+
+    def finish(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         self.received += data
@@ -59,33 +71,37 @@ class Connection(asyncio.Protocol):
             self.wanted = len(head) + 4 + int(length)
         if len(self.received) < self.wanted:
             return
-        now = time.perf_counter()
-        self.latencies.append(now - self.asked)
+        self.latencies.append(time.perf_counter() - self.asked)
         if not self.received.startswith(b"HTTP/1.1 200") or b'"errors":' in self.received:
             self.errors += 1
-        if now < self.end:
-            self.ask()
+        if self.pause:
+            self.loop.call_later(self.pause, self.ask)
         else:
-            self.transport.close()
+            self.ask()
 
     def connection_lost(self, error: Exception | None) -> None:
-        if time.perf_counter() < self.end:
+        if not self.done.done():  # by the server
             self.errors += 1
-        if not self.done.done():
             self.done.set_result(None)
 
 
+async def connect(address: str, connection: Callable[[], Connection]) -> Connection:
+    """Open a connection to this address, which begins to ask."""
+    url = urlsplit(address)
+    assert url.hostname
+    assert url.port
+    _, protocol = await asyncio.get_running_loop().create_connection(connection, url.hostname, url.port)
+    return protocol
+
+
 async def main(address: str, edge: str, kind: str, customers: str, label: str, connections: str, seconds: str) -> None:
-    url, latencies = urlsplit(address), list[float]()
+    latencies: list[float] = []
     items = requests(kind, int(customers), label)
     started = time.perf_counter()
-    loop = asyncio.get_running_loop()
-    protocols = []
-    for _ in range(int(connections)):
-        _, protocol = await loop.create_connection(
-            lambda: Connection(edge, items, started + float(seconds), latencies), url.hostname, url.port
-        )
-        protocols.append(protocol)
+    protocols = [
+        await connect(address, lambda: Connection(edge, items, started + float(seconds), latencies))
+        for _ in range(int(connections))
+    ]
     await asyncio.gather(*(protocol.done for protocol in protocols))
     elapsed = time.perf_counter() - started
     print(msgspec.json.encode(figures(latencies, elapsed, sum(p.errors for p in protocols))).decode())

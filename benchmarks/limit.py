@@ -10,7 +10,7 @@ from pathlib import Path
 
 import asyncpg  # type: ignore[import-untyped]
 
-from benchmarks.figures import Figures
+from benchmarks.figures import Figures, figures
 from benchmarks.workload import MIX
 from tests.servers import Server, bundled_postgresql
 
@@ -26,7 +26,8 @@ SELECT * FROM identify('n' || :k::int || '-' || :client_id::int || '@example.com
   '+1' || (:client_id + 100)::int || lpad(:k::text, 9, '0'));""",
     "link": r"""\set k :k + 1
 \set j random(0, :customers - 1)
-SELECT * FROM identify('l' || :k::int || '-' || :client_id::int || '@example.com', '+1555' || lpad(:j::text, 7, '0'));""",
+SELECT * FROM identify('l' || :k::int || '-' || :client_id::int || '@example.com',
+  '+1555' || lpad(:j::text, 7, '0'));""",
     "merge": r"""\set a random(0, :customers - 1)
 \set b random(0, :customers - 1)
 SELECT * FROM identify('u' || :a::int || '@example.com', '+1555' || lpad(:b::text, 7, '0'));""",
@@ -73,11 +74,14 @@ async def measure(server: Server, database: str, kind: str, customers: int, seco
     failed = re.search(r"number of failed transactions: (\d+)", output)
     if program.returncode or rate is None or failed is None:
         raise RuntimeError(f"pgbench: {output}")
-    latencies = sorted(
-        int(line.split()[2]) for file in folder.glob(f"{log.name}.*") for line in file.read_text().splitlines()
-    )
-    p50, p99 = (latencies[int(len(latencies) * part)] / 1000 for part in (0.50, 0.99))
-    return Figures(float(rate[1]), p50, p99, int(failed[1]))
+    logged = figures(_latencies(log), 1)
+    return Figures(float(rate[1]), logged.p50, logged.p99, int(failed[1]))
+
+
+def _latencies(log: Path) -> list[float]:
+    """Seconds that each transaction of a log took."""
+    files = log.parent.glob(f"{log.name}.*")
+    return [int(line.split()[2]) / 1e6 for file in files for line in file.read_text().splitlines()]
 
 
 def pgbench() -> str:

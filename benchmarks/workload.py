@@ -31,8 +31,8 @@ def phone(j: int) -> str:
 def requests(kind: str, customers: int, label: str) -> Iterator[Item]:
     """Endless requests of a kind; ``label``, up to three digits, keeps what is new apart from that of other runs.
 
-    repeat: a known pair; hot: always the same; new: nobody knows either; link: a new email with a known number;
-    merge: two customers' identifiers together; mix: all of them.
+    repeat: a known pair; hot: always the same; new: nobody knows either; link: a new email with a known number; hot
+    link: always the same number; merge: two customers' identifiers together; mix: all of them.
     """
     count, any_customer = 0, lambda: random.randrange(customers)
     kinds, weights = list(MIX), list(MIX.values())
@@ -46,8 +46,8 @@ def requests(kind: str, customers: int, label: str) -> Iterator[Item]:
             yield email(0), phone(0)
         elif what == "new":
             yield f"n{count}-{label}@example.com", f"+1{label}{count:09}"
-        elif what == "link":
-            yield f"l{count}-{label}@example.com", phone(any_customer())
+        elif what in ("link", "hot link"):
+            yield f"l{count}-{label}@example.com", phone(any_customer() if what == "link" else 0)
         else:
             yield email(any_customer()), phone(any_customer())
 

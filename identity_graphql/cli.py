@@ -323,6 +323,7 @@ def _server_config(settings: Settings, *, reload: bool, workers: int) -> uvicorn
             "loggers": {"uvicorn": {"handlers": ["relay"], "level": settings.log_level, "propagate": False}},
         },
         server_header=False,
+        proxy_headers=False,  # nothing here asks where a request came from
         timeout_keep_alive=75,
         timeout_graceful_shutdown=GRACE,
     )
