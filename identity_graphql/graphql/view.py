@@ -12,9 +12,12 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 from strawberry import Schema
 from strawberry.asgi import GraphQL
+from strawberry.http import GraphQLHTTPResponse
+from strawberry.types import ExecutionResult
 
 from identity_graphql.body import BodyTooLarge, limited
 from identity_graphql.graphql.context import Context
+from identity_graphql.graphql.errors import coded
 from identity_graphql.service import IdentityService
 
 LARGEST_BODY = 256 * 1024
@@ -49,6 +52,12 @@ class GraphQLEndpoint(GraphQL[Context, None]):
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:
         return Context(self._service)
+
+    async def process_result(self, request: Request, result: ExecutionResult) -> GraphQLHTTPResponse:
+        # Here and in no extension: what fails in an extension is seen by none.
+        if result.errors:
+            result.errors = coded(result.errors)
+        return await super().process_result(request, result)
 
     def parse_json(self, data: str | bytes) -> Any:
         value = super().parse_json(data)
