@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run setup check format lint types test schema migration lock FORCE
+.PHONY: help run setup check format lint types test audit schema migration lock FORCE
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,9 @@ lint: .venv/dev.stamp ## lint the code, mending what can be mended
 
 test: .venv/dev.stamp ## run all tests on every database; one file or test: make test ARGS='tests/test_cli.py -k help'
 	$(BIN)/python -m pytest $(ARGS)
+
+audit: .venv/dev.stamp ## audit the running program's GraphQL over HTTP (needs Node.js and npm)
+	@$(BIN)/python -m tests.audit
 
 schema: .venv/dev.stamp ## write schema.graphql from the code
 	@$(BIN)/python -m identity_graphql schema > schema.graphql.new

@@ -336,6 +336,22 @@ async def test_a_fault_is_masked_and_logged_without_personal_data(sqlite: Databa
     assert "5551234" not in repr(logs)
 
 
+async def test_a_fault_before_any_resolver_is_masked_too(
+    embedded: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise RuntimeError("secret@x.io")
+
+    monkeypatch.setattr("graphql.validate", fail)
+    with capture_logs() as logs:
+        (error,) = (await ask(embedded, "{ __typename }"))["errors"]
+
+    assert error["extensions"]["code"] == "INTERNAL"
+    faults = [entry for entry in logs if entry["log_level"] == "error"]
+    assert [entry["request_id"] for entry in faults] == [error["extensions"]["requestId"]]
+    assert "secret" not in repr((error, logs))
+
+
 async def test_a_mistake_of_a_client_is_not_logged(
     embedded: httpx2.AsyncClient, capfd: pytest.CaptureFixture[str]
 ) -> None:

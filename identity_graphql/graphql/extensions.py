@@ -1,4 +1,4 @@
-"""What every operation goes through: one document cache, and errors with codes."""
+"""What every operation goes through: one document cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from strawberry.extensions import SchemaExtension
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
-from identity_graphql.graphql.errors import coded
 from identity_graphql.graphql.limits import Limits, limits_rule
 
 MOST_TOKENS = 1000
@@ -62,14 +61,3 @@ def document_cache() -> type[SchemaExtension]:
             yield
 
     return DocumentCache
-
-
-class CodedErrors(SchemaExtension):
-    """Gives every error a code, and masks what the program did not raise on purpose."""
-
-    def on_operation(self) -> Iterator[None]:
-        yield
-        result = self.execution_context.result
-        errors = getattr(result, "errors", None)
-        if errors:
-            result.errors = coded(errors)  # type: ignore[union-attr]

@@ -13,7 +13,7 @@ from strawberry.types import ExecutionContext
 from identity_graphql.graphql.connections import DEFAULT_PAGE, After, Connection, First, page_size, position_of
 from identity_graphql.graphql.contacts import Cluster, Contact
 from identity_graphql.graphql.context import Info
-from identity_graphql.graphql.extensions import CodedErrors, document_cache
+from identity_graphql.graphql.extensions import document_cache
 from identity_graphql.graphql.identify import IdentifyInput, IdentifyItem, IdentifyPayload
 from identity_graphql.graphql.scalars import (
     SCALARS,
@@ -94,15 +94,15 @@ class Schema(strawberry.Schema):
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Log nothing: Strawberry's own way logs every mistake of a client, with the text of its query.
 
-        What is no client's mistake is logged by `CodedErrors`.
+        What is no client's mistake is logged where errors get their codes (`errors.coded`).
         """
 
 
 def build_schema() -> Schema:
-    """The schema, with what every operation goes through: limits, the document cache, coded errors."""
+    """The schema, with what every operation goes through: limits and the document cache."""
     return Schema(
         Query,
         Mutation,
-        extensions=[CodedErrors, document_cache()],
+        extensions=[document_cache()],
         config=StrawberryConfig(scalar_map=SCALARS),
     )
