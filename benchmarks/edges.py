@@ -19,6 +19,7 @@ from benchmarks.speed import Options
 from benchmarks.workload import email, phone
 from identity_graphql.domain.identifiers import Normalisation
 from identity_graphql.graphql.context import Context
+from identity_graphql.graphql.operations import Operations
 from identity_graphql.graphql.schema import build_schema
 from identity_graphql.service import IdentityService
 from identity_graphql.storage import Storage
@@ -46,14 +47,14 @@ async def edges(databases: Databases, options: Options, progress: Progress) -> T
     with progress.task("Edges", ROUNDS + len(ATTACKS)) as advance:
         async with databases.known("postgresql", options.customers) as url:
             storage = Storage.open(Address.parse(url))
-            service, schema = IdentityService(storage, Normalisation()), build_schema()
+            service, operations = IdentityService(storage, Normalisation()), Operations(build_schema())
 
             async def direct(j: int) -> None:
                 await service.identify(email=email(j), phone_number=phone(j))
 
             async def through(j: int) -> None:
                 variables = {"email": email(j), "phoneNumber": phone(j)}
-                result = await schema.execute(QUERY, variable_values=variables, context_value=Context(service))
+                result = await operations.run(operations.find(QUERY, None), variables, Context(service))
                 assert not result.errors
 
             gc.collect()

@@ -20,7 +20,7 @@ LARGE = 10_000
 
 async def memory(databases: Databases, options: Options, progress: Progress) -> Table:
     """Resident memory of one worker: started, after each load, and after answers of 10,000 contacts."""
-    label, rows = labels(), []
+    label, rows = labels(), list[list[str]]()
     with progress.task("Memory", 5) as advance:
 
         def note(when: str) -> None:

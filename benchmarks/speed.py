@@ -81,7 +81,7 @@ def table(taken: dict[tuple[str, str], list[Figures]], options: Options) -> Tabl
         ["", *KINDS],
         rows,
         [
-            "Requests per second (× the limit); p50 / p99 in ms; errors, if there were any. "
+            "Requests per second (and of the limit); p50 / p99 in ms; errors, if there were any. "
             f"{options.customers:,} customers, medians of {options.rounds} rounds of {options.seconds} s, "
             f"load by {load.generator()}. Mix: 70 % repeat, 15 % new, 13 % link, 2 % merge.",
             "The limit is one call of a PL/pgSQL function per transaction (limit.sql), without HTTP, without a log "

@@ -34,8 +34,11 @@ def requests(kind: str, customers: int, label: str) -> Iterator[Item]:
     repeat: a known pair; hot: always the same; new: nobody knows either; link: a new email with a known number; hot
     link: always the same number; merge: two customers' identifiers together; mix: all of them.
     """
-    count, any_customer = 0, lambda: random.randrange(customers)
-    kinds, weights = list(MIX), list(MIX.values())
+    count, kinds, weights = 0, list(MIX), list(MIX.values())
+
+    def any_customer() -> int:
+        return random.randrange(customers)
+
     while True:
         count += 1
         what = random.choices(kinds, weights)[0] if kind == "mix" else kind

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from functools import cached_property
 
 import strawberry
 from strawberry.dataloader import DataLoader
@@ -11,17 +11,19 @@ from identity_graphql.domain.contacts import Cluster, Contact
 from identity_graphql.service import IdentityService
 
 
-@dataclass(slots=True)
 class Context:
-    """One per HTTP request. The loaders turn many single look-ups into one statement."""
+    """One per HTTP request. The loaders turn many single look-ups into one statement; most requests need none."""
 
-    service: IdentityService
-    contacts: DataLoader[int, Contact | None] = field(init=False)
-    clusters: DataLoader[int, Cluster | None] = field(init=False)
+    def __init__(self, service: IdentityService) -> None:
+        self.service = service
 
-    def __post_init__(self) -> None:
-        self.contacts = DataLoader(self.service.contacts, max_batch_size=1000)
-        self.clusters = DataLoader(self.service.clusters_of, max_batch_size=1000)
+    @cached_property
+    def contacts(self) -> DataLoader[int, Contact | None]:
+        return DataLoader(self.service.contacts, max_batch_size=1000)
+
+    @cached_property
+    def clusters(self) -> DataLoader[int, Cluster | None]:
+        return DataLoader(self.service.clusters_of, max_batch_size=1000)
 
 
 Info = strawberry.Info[Context, None]

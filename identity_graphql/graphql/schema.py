@@ -5,15 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 import strawberry
-from graphql import GraphQLError
 from strawberry import UNSET
 from strawberry.schema.config import StrawberryConfig
-from strawberry.types import ExecutionContext
 
 from identity_graphql.graphql.connections import DEFAULT_PAGE, After, Connection, First, page_size, position_of
 from identity_graphql.graphql.contacts import Cluster, Contact
 from identity_graphql.graphql.context import Info
-from identity_graphql.graphql.extensions import document_cache
 from identity_graphql.graphql.identify import IdentifyInput, IdentifyItem, IdentifyPayload
 from identity_graphql.graphql.scalars import (
     SCALARS,
@@ -90,19 +87,6 @@ class Mutation:
         return [IdentifyItem.from_domain(result) for result in results]
 
 
-class Schema(strawberry.Schema):
-    def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
-        """Log nothing: Strawberry's own way logs every mistake of a client, with the text of its query.
-
-        What is no client's mistake is logged where errors get their codes (`errors.coded`).
-        """
-
-
-def build_schema() -> Schema:
-    """The schema, with what every operation goes through: limits and the document cache."""
-    return Schema(
-        Query,
-        Mutation,
-        extensions=[document_cache()],
-        config=StrawberryConfig(scalar_map=SCALARS),
-    )
+def build_schema() -> strawberry.Schema:
+    """The schema; `operations` runs what is asked of it."""
+    return strawberry.Schema(Query, Mutation, config=StrawberryConfig(scalar_map=SCALARS))

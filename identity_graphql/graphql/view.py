@@ -5,130 +5,151 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from cross_web import HTTPException, StarletteRequestAdapter
-from starlette.requests import Request
-from starlette.responses import Response
+from graphql import GraphQLError
+from msgspec import Struct
+from starlette.datastructures import QueryParams
+from starlette.responses import HTMLResponse
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 from strawberry import Schema
-from strawberry.asgi import GraphQL
-from strawberry.http import GraphQLHTTPResponse
-from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
-from strawberry.types import ExecutionResult
+from strawberry.http.ides import get_graphql_ide_html
 
-from identity_graphql.body import BodyTooLarge, limited
+from identity_graphql.body import BodyTooLarge, media_type, whole_body
 from identity_graphql.errors import Unexpected
 from identity_graphql.graphql.context import Context
 from identity_graphql.graphql.errors import coded
 from identity_graphql.graphql.negotiation import GRAPHQL_RESPONSE, JSON, media_type_for
+from identity_graphql.graphql.operations import NotRun, Operations
 from identity_graphql.service import IdentityService
 
 LARGEST_BODY = 256 * 1024
 
-_HEADERS = {kind: {"Content-Type": f"{kind}; charset=utf-8", "Vary": "Accept"} for kind in (JSON, GRAPHQL_RESPONSE)}
-# What Strawberry carries from `get_sub_response` to `create_response`: here nothing but the media type, so one will do.
-_SUB_RESPONSES = {kind: Response(media_type=kind) for kind in (JSON, GRAPHQL_RESPONSE)}
+_TYPES = {kind: (b"content-type", f"{kind}; charset=utf-8".encode()) for kind in (JSON, GRAPHQL_RESPONSE)}
+_VARY = (b"vary", b"Accept")
+
+Answer = dict[str, Any]
 
 
-class GraphQLEndpoint(GraphQL[Context, None]):
+class Refused(Exception):
+    """HTTP's own refusal: nothing was run. ``allow``: the methods that would do."""
+
+    def __init__(self, status: int, message: str, *, allow: str | None = None) -> None:
+        self.status, self.message, self.allow = status, message, allow
+
+
+class Parameters(Struct, frozen=True):
+    """What a request asks for."""
+
+    query: str
+    variables: dict[str, Any] | None
+    operation_name: str | None
+
+
+class GraphQLEndpoint:
     """`/graphql`: operations as JSON over POST, queries over GET, GraphiQL for a browser."""
 
     def __init__(self, schema: Schema, service: IdentityService) -> None:
-        super().__init__(schema, graphql_ide="graphiql", subscription_protocols=())
+        self._operations = Operations(schema)
         self._service = service
+        self._page = get_graphql_ide_html(graphql_ide="graphiql")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await WebSocket(scope, receive, send).close()  # no subscriptions
             return
-        request = Request(scope, limited(scope, receive, limit=LARGEST_BODY))
-        await (await self._respond(request))(scope, receive, send)
-
-    async def _respond(self, request: Request) -> Response:
-        if request.method not in ("GET", "POST"):
-            return _refusal(request, 405, "GraphQL is served over GET and POST.", allow="GET, POST")
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if request.method == "POST" and media_type != JSON:
-            return _refusal(request, 415, "The body must be JSON, sent with Content-Type: application/json.")
+        # a list may come as several headers; without any, everything is accepted
+        accept = b",".join(value for name, value in scope["headers"] if name == b"accept").decode("latin-1")
+        kind, status, headers = media_type_for(accept or "*/*"), 200, []
         try:
-            return await self.run(request)
-        except BodyTooLarge:
-            return _refusal(request, 413, f"The body may have at most {LARGEST_BODY} bytes.")
-        except HTTPException as error:
-            match error.__cause__:
-                case InvalidOperationTypeError():  # GET must be safe
-                    return _refusal(request, 405, error.reason, allow="POST")
-                case CannotGetOperationTypeError():  # an error of the document, not of HTTP
-                    return self.create_response(_errors(error.reason), _SUB_RESPONSES[_accepted(request) or JSON])
-                case _:
-                    return _refusal(request, error.status_code, error.reason)
+            if _asks_for_the_page(scope, accept):
+                await HTMLResponse(self._page, headers={"Vary": "Accept"})(scope, receive, send)
+                return
+            answer = await self.run(scope, receive, acceptable=kind is not None)
+            if kind == GRAPHQL_RESPONSE:
+                status = _status(answer)
+        except Refused as refusal:
+            answer, status = _errors(refusal.message), refusal.status
+            if refusal.allow:
+                headers = [(b"allow", refusal.allow.encode())]
+        body = orjson.dumps(answer)
+        headers += [_TYPES[kind or JSON], _VARY, (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body if scope["method"] != "HEAD" else b""})
 
-    async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:
-        return Context(self._service)
-
-    async def get_sub_response(self, request: Request | WebSocket) -> Response:
-        """Raises HTTPException, before anything was run, if the client could not read the answer."""
-        assert isinstance(request, Request), "no subscriptions"
-        media_type = _accepted(request)
-        if media_type is None and not self.should_render_graphql_ide(StarletteRequestAdapter(request)):
-            raise HTTPException(406, f"The answer can be {JSON} or {GRAPHQL_RESPONSE}; Accept allows neither.")
-        return _SUB_RESPONSES[media_type or JSON]
-
-    async def render_graphql_ide(self, request: Request) -> Response:
-        response = await super().render_graphql_ide(request)
-        response.headers["Vary"] = "Accept"
-        return response
-
-    async def process_result(self, request: Request, result: ExecutionResult) -> GraphQLHTTPResponse:
-        """The answer to an operation, without `data` if the operation was not run."""
-        # Here and in no extension: what fails in an extension is seen by none.
-        if result.errors:
-            result.errors = coded(result.errors)
-        answer = await super().process_result(request, result)
-        if result.errors and result.data is None and not any(error.path for error in result.errors):
-            del answer["data"]
-        return answer
-
-    def create_response(
-        self, response_data: GraphQLHTTPResponse | list[GraphQLHTTPResponse], sub_response: Response
-    ) -> Response:
-        assert not isinstance(response_data, list), "no batches"
-        media_type = sub_response.media_type or JSON
-        status = _status(response_data) if media_type == GRAPHQL_RESPONSE else 200
-        return Response(self.encode_json(response_data), status, _HEADERS[media_type])
-
-    def parse_json(self, data: str | bytes) -> Any:
-        value = super().parse_json(data)
-        if not isinstance(value, dict):
-            raise HTTPException(400, "The body must be a JSON object.")
-        if not isinstance(value.get("operationName"), str | None):
-            raise HTTPException(400, "operationName must be a string.")
-        return value
-
-    def decode_json(self, data: str | bytes) -> object:
-        return orjson.loads(data)  # unlike the standard library it refuses lone surrogates
-
-    def encode_json(self, data: object) -> bytes:
-        return orjson.dumps(data)
+    async def run(self, scope: Scope, receive: Receive, *, acceptable: bool) -> Answer:
+        """The answer to what a request asks for, without `data` if that was not run. Raises Refused."""
+        asked = await _parameters(scope, receive, acceptable=acceptable)
+        try:
+            operation = self._operations.find(asked.query, asked.operation_name)
+            if scope["method"] == "GET" and not operation.only_reads:
+                raise Refused(405, "Mutations are sent by POST: GET changes nothing.", allow="POST")
+            result = await self._operations.run(operation, asked.variables, Context(self._service))
+        except NotRun as refused:
+            return {"errors": [error.formatted for error in coded(refused.errors)]}
+        except Refused:
+            raise
+        except Exception as error:
+            return {"errors": [error.formatted for error in coded([GraphQLError("", original_error=error)])]}
+        if not result.errors:
+            return {"data": result.data}
+        errors = [error.formatted for error in coded(result.errors)]
+        if result.data is None and not any("path" in error for error in errors):
+            return {"errors": errors}
+        return {"data": result.data, "errors": errors}
 
 
-def _accepted(request: Request) -> str | None:
-    # a list may come as several headers; without any, everything is accepted
-    return media_type_for(",".join(request.headers.getlist("accept")) or "*/*")
+def _asks_for_the_page(scope: Scope, accept: str) -> bool:
+    """A browser, or anybody who takes anything, without a query."""
+    if scope["method"] != "GET" or not ("text/html" in accept or "*/*" in accept):
+        return False
+    return "query" not in QueryParams(scope["query_string"])
 
 
-def _status(answer: GraphQLHTTPResponse) -> int:
+async def _parameters(scope: Scope, receive: Receive, *, acceptable: bool) -> Parameters:
+    method = scope["method"]
+    if method not in ("GET", "POST"):
+        raise Refused(405, "GraphQL is served over GET and POST.", allow="GET, POST")
+    if method == "POST" and media_type(scope) != b"application/json":
+        raise Refused(415, "The body must be JSON, sent with Content-Type: application/json.")
+    if not acceptable:
+        raise Refused(406, f"The answer can be {JSON} or {GRAPHQL_RESPONSE}; Accept allows neither.")
+    try:
+        given = await _posted(scope, receive) if method == "POST" else _linked(scope)
+    except BodyTooLarge:
+        raise Refused(413, f"The body may have at most {LARGEST_BODY} bytes.") from None
+    except orjson.JSONDecodeError:
+        raise Refused(400, "This is not valid JSON.") from None
+    if not isinstance(given, dict):
+        raise Refused(400, "The body must be a JSON object.")
+    query, variables, name, extensions = map(given.get, ("query", "variables", "operationName", "extensions"))
+    if not isinstance(query, str) or not query:
+        raise Refused(400, "A query is needed: a GraphQL document, as a string.")
+    if variables is not None and not isinstance(variables, dict):
+        raise Refused(400, "variables must be an object.")
+    if name is not None and not isinstance(name, str):
+        raise Refused(400, "operationName must be a string.")
+    if extensions is not None and not isinstance(extensions, dict):
+        raise Refused(400, "extensions must be an object.")
+    return Parameters(query, variables, name or None)
+
+
+async def _posted(scope: Scope, receive: Receive) -> object:
+    # unlike the standard library, orjson refuses lone surrogates
+    return orjson.loads(await whole_body(scope, receive, limit=LARGEST_BODY))
+
+
+def _linked(scope: Scope) -> object:
+    """What stands in the query string, where the two objects are JSON."""
+    given: dict[str, Any] = dict(QueryParams(scope["query_string"]))
+    return given | {name: orjson.loads(given[name]) for name in ("variables", "extensions") if given.get(name)}
+
+
+def _status(answer: Answer) -> int:
     """By what an answer says: an operation that was run is a success, even if every field of it failed."""
     if "data" in answer:
         return 200
-    errors: Any = answer["errors"]
-    return 500 if any(error["extensions"]["code"] == Unexpected.code for error in errors) else 400
+    return 500 if any(error["extensions"]["code"] == Unexpected.code for error in answer["errors"]) else 400
 
 
-def _errors(message: str) -> GraphQLHTTPResponse:
+def _errors(message: str) -> Answer:
     return {"errors": [{"message": message, "extensions": {"code": "BAD_REQUEST"}}]}
-
-
-def _refusal(request: Request, status: int, message: str, *, allow: str | None = None) -> Response:
-    headers = _HEADERS[_accepted(request) or JSON] | ({"Allow": allow} if allow else {})
-    return Response(orjson.dumps(_errors(message)), status, headers)
