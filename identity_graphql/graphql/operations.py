@@ -65,12 +65,15 @@ class Operations:
         """The operation of this name, or the only one. Raises NotRun for what is no valid document, or has it not."""
         document = self._known.get(query)
         if document is None:
-            node = _operation(parsed := _parsed(query), name)
-            self._check(parsed)
-            self._remember(query, parsed)
-            return Operation(parsed, node)
-        self._known.move_to_end(query)
-        return Operation(document, _operation(document, name))
+            document = self._read(query)
+        else:
+            self._known.move_to_end(query)
+        node = graphql.get_operation_ast(document, name)
+        if node is None and name is None:
+            raise NotRun(GraphQLError("The document has several operations; say which by operationName."))
+        if node is None:
+            raise NotRun(_bad("The document has no operation of this name."))
+        return Operation(document, node)
 
     async def run(self, operation: Operation, variables: Mapping[str, Any] | None, context: Context) -> ExecutionResult:
         """Execute it. What goes wrong in a resolver is in the result."""
@@ -84,31 +87,21 @@ class Operations:
         )
         return await result if isawaitable(result) else result
 
-    def _check(self, document: DocumentNode) -> None:
+    def _read(self, query: str) -> DocumentNode:
+        try:
+            document = graphql.parse(query, max_tokens=MOST_TOKENS)
+        except GraphQLError as error:
+            raise NotRun(error) from None
+        if not any(isinstance(definition, OperationDefinitionNode) for definition in document.definitions):
+            raise NotRun(_bad("The document has no operation."))
         if errors := graphql.validate(self._schema, document, _RULES, max_errors=MOST_ERRORS):
             raise NotRun(*errors)
-
-    def _remember(self, query: str, document: DocumentNode) -> None:
-        """Only what is good, so that bad documents cannot evict good ones."""
-        if len(query) <= LARGEST_CACHED:
+        if len(query) <= LARGEST_CACHED:  # only good ones are kept, so that bad ones cannot evict them
             self._known[query] = document
             if len(self._known) > MOST_DOCUMENTS:
                 self._known.popitem(last=False)
+        return document
 
 
-def _parsed(query: str) -> DocumentNode:
-    try:
-        return graphql.parse(query, max_tokens=MOST_TOKENS)
-    except GraphQLError as error:
-        raise NotRun(error) from None
-
-
-def _operation(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
-    node = graphql.get_operation_ast(document, name)
-    if node is not None:
-        return node
-    count = sum(isinstance(definition, OperationDefinitionNode) for definition in document.definitions)
-    if name is None and count > 1:
-        raise NotRun(GraphQLError("The document has several operations; say which by operationName."))
-    message = "The document has no operation." if name is None else "The document has no operation of this name."
-    raise NotRun(GraphQLError(message, extensions={"code": "BAD_REQUEST"}))
+def _bad(message: str) -> GraphQLError:
+    return GraphQLError(message, extensions={"code": "BAD_REQUEST"})
