@@ -120,6 +120,7 @@ def create_app(settings: Settings) -> Starlette:
         exception_handlers=rest.EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # a redirect would be made of the Host header, whoever wrote it
     app.state.draining = False
     return app
 

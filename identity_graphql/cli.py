@@ -214,33 +214,29 @@ def available_cores() -> int:
     return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
 
 
-class Port(socket.socket):
+class SharedPort(socket.socket):
     """A port that every worker gets a socket of its own for, so that the kernel spreads the connections over them.
 
     Of one socket for all, whoever is awake takes a whole burst: 16 connections that came together went to one worker.
     """
 
-    def __reduce__(self) -> tuple[Callable[..., Port], tuple[object, ...]]:  # how it reaches a worker
-        return Port.bound, (self.family, self.getsockname())
+    def __reduce__(self) -> tuple[Callable[..., SharedPort], tuple[object, ...]]:  # how it reaches a worker
+        return SharedPort.bound, (self.family, self.getsockname())
 
     @classmethod
-    def bound(cls, family: socket.AddressFamily, address: Any, *, shared: bool = True) -> Port:
-        """A socket of this address; ``shared``, beside others of the same user. Raises OSError."""
+    def bound(cls, family: int, address: Any) -> SharedPort:
+        """A socket of this address, beside others of the same user."""
         port = cls(family, socket.SOCK_STREAM)
-        try:
-            port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
-            port.bind(address)
-        except OSError:
-            port.close()
-            raise
+        port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        port.bind(address)
         return port
 
 
 class Supervisor(Multiprocess):
     """Keeps the workers running, and calls ``started`` when all of them are there to answer."""
 
-    def __init__(self, config: uvicorn.Config, port: Port, started: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, port: socket.socket, started: Callable[[], None]) -> None:
         super().__init__(config, sockets=[port])
         self._started = started
 
@@ -270,21 +266,22 @@ def _confirmed(settings: Settings) -> bool:
 
 
 @contextlib.contextmanager
-def _bound(settings: Settings, *, shared: bool) -> Iterator[Port]:
+def _bound(settings: Settings, *, shared: bool) -> Iterator[socket.socket]:
     """The port, bound before anything else is done: one that is taken is told at once."""
-    family = _family(settings)
     with _explained_port(settings):
-        port = Port.bound(family, (settings.host, settings.port), shared=False)
+        port = socket.socket(_family(settings), socket.SOCK_STREAM)
+        port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        port.bind((settings.host, settings.port))
         if shared:  # only now, that it is known to be nobody else's
             address = port.getsockname()
             port.close()
-            port = Port.bound(family, address)
+            port = SharedPort.bound(port.family, address)
     with contextlib.closing(port):
         port.set_inheritable(True)  # by the processes of --reload
         yield port
 
 
-def _listen(listener: Port, config: uvicorn.Config, settings: Settings) -> None:
+def _listen(listener: socket.socket, config: uvicorn.Config, settings: Settings) -> None:
     """Accept connections: what is announced from here on is true. They are answered as soon as the server is up."""
     with _explained_port(settings):
         listener.listen(config.backlog)

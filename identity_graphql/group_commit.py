@@ -21,6 +21,9 @@ class GroupCommit(Generic[Item, Result]):
     There is no timer: an item that comes when nothing is in flight starts a batch at once, alone. ``settle`` gets
     a batch and one future for each of its items; it resolves each as soon as it knows its result, and all of them
     before it returns. Items that joined together stay together. Whoever stops waiting for a future harms nobody.
+
+    The queue is bounded by number and by time. By time, because a queue that is answered in order and never gets
+    shorter would be answered too late from its first to its last: nobody would be served any more.
     """
 
     def __init__(
@@ -29,21 +32,26 @@ class GroupCommit(Generic[Item, Result]):
         *,
         largest_batch: int,
         most_waiting: int,
+        longest_wait: float,
     ) -> None:
         self._settle = settle
         self._largest_batch = largest_batch
         self._most_waiting = most_waiting
-        self._waiting: deque[tuple[Sequence[Item], Sequence[asyncio.Future[Result]]]] = deque()
+        self._longest_wait = longest_wait
+        self._waiting: deque[tuple[float, Sequence[Item], Sequence[asyncio.Future[Result]]]] = deque()
         self._count = 0
         self._worker: asyncio.Task[None] | None = None
 
     def join(self, items: Sequence[Item]) -> Sequence[asyncio.Future[Result]]:
         """The futures of these items' results. Raises QueueFull."""
-        if self._count + len(items) > self._most_waiting:
-            raise QueueFull
         loop = asyncio.get_running_loop()
+        now = loop.time()
+        if self._waiting and (
+            self._count + len(items) > self._most_waiting or now - self._waiting[0][0] > self._longest_wait
+        ):
+            raise QueueFull
         futures = [loop.create_future() for _ in items]
-        self._waiting.append((items, futures))
+        self._waiting.append((now, items, futures))
         self._count += len(items)
         if self._worker is None:
             self._worker = loop.create_task(self._work())
@@ -58,6 +66,8 @@ class GroupCommit(Generic[Item, Result]):
         try:
             while self._waiting:
                 items, futures = self._next_batch()
+                if not items:
+                    continue
                 try:
                     await self._settle(items, futures)
                 finally:
@@ -68,12 +78,15 @@ class GroupCommit(Generic[Item, Result]):
             self._worker = None
 
     def _next_batch(self) -> tuple[list[Item], list[asyncio.Future[Result]]]:
-        """What waits, up to the largest batch; at least what joined together first."""
+        """What waits, up to the largest batch, and at least what joined together first; without those who have
+        stopped waiting."""
         items: list[Item] = []
         futures: list[asyncio.Future[Result]] = []
-        while self._waiting and (not items or len(items) + len(self._waiting[0][0]) <= self._largest_batch):
-            more, theirs = self._waiting.popleft()
-            items += more
-            futures += theirs
-        self._count -= len(items)
+        while self._waiting and (not items or len(items) + len(self._waiting[0][1]) <= self._largest_batch):
+            _, more, theirs = self._waiting.popleft()
+            self._count -= len(more)
+            for item, future in zip(more, theirs, strict=True):
+                if not future.done():
+                    items.append(item)
+                    futures.append(future)
         return items, futures

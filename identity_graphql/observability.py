@@ -96,7 +96,8 @@ class RequestId:
             self.log.info(
                 "http.request",
                 method=scope["method"],
-                path=scope["path"],
+                # Of a route, or not at all: what somebody asks for may be anything, an email too.
+                path=scope["path"] if "endpoint" in scope else "(other)",
                 status=status,
                 ms=round((time.perf_counter() - started) * 1000, 1),
                 request_id=identity,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -148,8 +149,10 @@ def routes(service: IdentityService, contract: Contract) -> list[Route]:
             return error_response(503, "The database cannot be reached, or is not migrated.")
         return json_response(Ready("ready"))
 
+    identify = IdentifyEndpoint(service, contract)
     return [
-        Route("/identify", IdentifyEndpoint(service, contract), methods=["POST"]),
+        Route("/identify", identify, methods=["POST"]),
+        Route("/identify/", identify, methods=["POST"]),  # as in the systems that this replaces
         Route("/health", health),
         Route("/live", live),
         Route("/ready", ready),
@@ -166,6 +169,8 @@ class IdentifyEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if media_type(scope) != b"application/json":
             raise HTTPException(415, "The body must be JSON, sent with Content-Type: application/json.")
+        if any(name == b"content-encoding" for name, _ in scope["headers"]):
+            raise HTTPException(415, "The body must not be compressed: send it without Content-Encoding.")
         said = _json_object(await whole_body(scope, receive, limit=LARGEST_BODY))
         decision = await self._service.identify(email=said.get("email"), phone_number=said.get("phoneNumber"))
         body = _encode(self._shape(decision.cluster))
@@ -179,7 +184,7 @@ class IdentifyEndpoint:
 
 def _json_object(body: bytes) -> dict[str, object]:
     try:
-        value = orjson.loads(body)
+        value = orjson.loads(body.removeprefix(codecs.BOM_UTF8))
     except orjson.JSONDecodeError:
         raise InvalidInput(Problem("root", "The body is not valid JSON")) from None
     if not isinstance(value, dict):

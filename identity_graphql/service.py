@@ -37,6 +37,8 @@ LARGEST_GROUP = 128
 """Requests of several callers that share a transaction at most."""
 MOST_WAITING = 5_000
 """Requests that may wait for a batch; beyond it they are refused at once: Busy."""
+MOST_FAILURES = 3
+"""Requests of a failed batch that are tried by themselves, if none of them goes through."""
 LARGEST_ID = 2**63 - 1
 
 
@@ -52,7 +54,7 @@ class IdentityService:
         self._timeout = timeout
         self._running: set[asyncio.Future[Any]] = set()
         self._batches = GroupCommit[Request, Result](
-            self._settle, largest_batch=LARGEST_GROUP, most_waiting=MOST_WAITING
+            self._settle, largest_batch=LARGEST_GROUP, most_waiting=MOST_WAITING, longest_wait=timeout / 2
         )
 
     async def close(self) -> None:
@@ -175,14 +177,24 @@ class IdentityService:
         except IdentityError as expected:
             error = expected
         except Exception as unexpected:
-            log.error("batch.failed", size=len(batch), request_id=batch[0].request_id, **describe(unexpected))
+            log.error("batch.failed", size=len(waiting), request_id=batch[0].request_id, **describe(unexpected))
             if len(batch) > 1:
-                for future, request in waiting.items():
-                    await self._settle([request], [future])
-                return
+                await self._one_by_one(waiting)
             error = Unexpected(batch[0].request_id)
         for future in list(waiting):
             _answer(waiting, future, error)
+
+    async def _one_by_one(self, waiting: dict[asyncio.Future[Result], Request]) -> None:
+        """Each by itself, so that only the poisoned ones fail. Given up where the first few all fail: then it is
+        not they that are poisoned. Takes out of ``waiting`` whom it tried."""
+        tried: list[asyncio.Future[Result]] = []
+        for future, request in list(waiting.items()):
+            if not future.done():
+                await self._settle([request], [future])
+            del waiting[future]
+            tried.append(future)
+            if len(tried) == MOST_FAILURES and all(map(_failed, tried)):
+                return
 
     async def _decide(self, waiting: dict[asyncio.Future[Result], Request]) -> None:
         """Find, decide, apply; and again, in the queue, as long as other writers are faster.
@@ -240,6 +252,10 @@ class IdentityService:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # whoever waited has it; nobody waits for one that was late
+
+
+def _failed(future: asyncio.Future[Result]) -> bool:
+    return not future.cancelled() and isinstance(future.result(), Unexpected)
 
 
 def _give_up(futures: Sequence[asyncio.Future[Result]]) -> None:

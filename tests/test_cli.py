@@ -178,6 +178,58 @@ def test_sigterm_lets_a_request_under_way_finish_and_then_ends_serve_with_succes
         assert program.wait(timeout=5) == 0
 
 
+@pytest.fixture
+async def postgresql(databases: Databases) -> Database:
+    return await databases.get("postgresql")
+
+
+def test_workers_share_the_port_and_the_database(tmp_path: Path, postgresql: Database) -> None:
+    """Each has its own socket, one that dies is replaced, and all of them end when the server is told to."""
+    with served(tmp_path, "--workers", "2", DATABASE_URL=postgresql.url) as (program, lines):
+        at = address(lines)
+        first = children(program)
+        assert len(first) == 2
+        with ThreadPoolExecutor(16) as threads:
+            answers = list(threads.map(lambda n: identify(at, email=f"a{n}@x.io", phoneNumber="111"), range(48)))
+        assert {answer.status_code for answer in answers} == {200}
+        assert {answer.json()["contact"]["primaryContatctId"] for answer in answers} == {1}
+
+        os.kill(first[0], signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while len(set(children(program)) - {first[0]}) < 2:
+            assert time.monotonic() < deadline, "the worker was not replaced"
+            time.sleep(0.1)
+        assert identify(at, email="a0@x.io").status_code == 200
+
+        program.terminate()
+        assert program.wait(timeout=20) == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in first)
+
+
+def children(program: subprocess.Popen[str]) -> list[int]:
+    """The workers of a server."""
+    found = subprocess.run(["pgrep", "-P", str(program.pid), "-f", "spawn_main"], capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def test_a_port_that_is_taken_is_told_whatever_the_workers(tmp_path: Path, postgresql: Database) -> None:
+    settings = {"DATABASE_URL": postgresql.url}
+    with served(tmp_path, "--workers", "2", **settings) as (_, lines):
+        port = address(lines).rpartition(":")[2]
+        refused = run(tmp_path, "serve", "--port", port, "--workers", "2", **settings)
+
+    assert refused.returncode == 2
+    assert f"port {port}" in refused.stderr
+
+
+def test_sqlite_is_served_by_one_worker_and_says_why(tmp_path: Path) -> None:
+    refused = run(tmp_path, "serve", "--port", "0", "--workers", "2")
+
+    assert refused.returncode == 2
+    assert "SQLite is one file for one process" in refused.stderr
+    assert "DATABASE_URL=postgresql://" in refused.stderr
+
+
 def test_ctrl_c_ends_serve_without_a_traceback(tmp_path: Path) -> None:
     with served(tmp_path) as (program, lines):
         httpx2.get(f"{address(lines)}/ready", timeout=20)
@@ -189,10 +241,13 @@ def test_ctrl_c_ends_serve_without_a_traceback(tmp_path: Path) -> None:
 def test_every_line_of_the_log_is_json_where_that_is_set(tmp_path: Path) -> None:
     with served(tmp_path, LOG_FORMAT="json") as (program, lines):
         httpx2.get(f"{address(lines)}/ready", timeout=20)
+        httpx2.get(f"{address(lines)}/lorraine@hillvalley.edu", timeout=20)
         program.terminate()
         program.wait(timeout=5)
     entries = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert {"server", "http.request"} <= {entry["event"] for entry in entries}
+    # What somebody asks for may be anything, so only our own paths are told.
+    assert [entry["path"] for entry in entries if entry["event"] == "http.request"] == ["/ready", "(other)"]
 
 
 def test_reload_serves_changed_code_on_the_same_port(tmp_path: Path) -> None:

@@ -404,6 +404,35 @@ TOO_MUCH = {
 }
 
 
+async def test_an_answer_of_too_many_list_items_is_refused(
+    embedded: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No limit on documents knows how large a cluster is."""
+    await identify(embedded, *[(f"a{n}@x.io", "111") for n in range(10)])
+    query = "{ cluster(id: 1) { secondaries { cluster { emails secondaryContactIds } } } }"
+    whole = await data(embedded, query)
+    monkeypatch.setattr("identity_graphql.graphql.context.MOST_ITEMS", 10 + 9 * 20 - 1)
+
+    assert len(whole["cluster"]["secondaries"]) == 9
+    assert (await refusal(embedded, query))["code"] == "QUERY_TOO_COMPLEX"
+    assert (await data(embedded, "{ cluster(id: 1) { emails } }"))["cluster"]["emails"]
+
+
+async def test_an_item_with_a_phone_number_that_is_none_fails_alone(embedded: httpx2.AsyncClient) -> None:
+    query = (
+        "mutation ($items: [IdentifyInput!]!) { identifyMany(items: $items) { payload { outcome } error { field } } }"
+    )
+    items = [{"phoneNumber": True}, {"phoneNumber": 1.5}, {"email": "z@x.io"}]
+
+    assert await data(embedded, query, items=items) == {
+        "identifyMany": [
+            {"payload": None, "error": {"field": "phoneNumber"}},
+            {"payload": None, "error": {"field": "phoneNumber"}},
+            {"payload": {"outcome": "CREATED"}, "error": None},
+        ]
+    }
+
+
 @pytest.mark.parametrize("case", TOO_MUCH)
 async def test_a_document_that_asks_for_too_much_is_refused(embedded: httpx2.AsyncClient, case: str) -> None:
     answer = await ask(embedded, TOO_MUCH[case])

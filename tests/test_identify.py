@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 import structlog
@@ -12,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from identity_graphql.domain.identifiers import Normalisation
-from identity_graphql.domain.reconcile import Decision
+from identity_graphql.domain.reconcile import Decision, Request, reconcile
 from identity_graphql.errors import ConfigurationError, Gone, IdentityError, InvalidInput, Unexpected
-from identity_graphql.service import IdentityService
-from identity_graphql.storage import Storage
+from identity_graphql.service import MOST_FAILURES, IdentityService
+from identity_graphql.storage import Storage, writes
 from tests.databases import Database, empty
 from tests.oracle import Oracle, random_requests
 
@@ -190,6 +192,53 @@ async def test_a_request_that_the_database_refuses_fails_alone(
     assert "poison@x.io" not in repr(logs)
     rows = await database.check()
     assert [contact["email"] for contact in rows["contact"]] == ["a@x.io", "b@x.io"]
+
+
+async def test_a_fault_that_hits_everybody_is_not_tried_on_everybody(sqlite: Database) -> None:
+    storage = sqlite.open()
+    service = IdentityService(storage, Normalisation())
+    async with storage.transaction() as connection:
+        await connection.execute(sa.text("ALTER TABLE pair RENAME TO gone"))
+    with structlog.testing.capture_logs() as logs:
+        results = await service.identify_many([(f"a{n}@x.io", "111") for n in range(50)])
+    await service.close()
+    await storage.close()
+
+    assert all(isinstance(result, Unexpected) for result in results)
+    assert len(logs) == 1 + MOST_FAILURES
+
+
+async def test_a_clock_that_was_set_back_makes_no_wrong_link(storage: Storage, database: Database) -> None:
+    """A new contact may then be older than the cluster that it is linked to; the older one wins."""
+
+    def request(email: str, phone_number: str) -> Request:
+        return Request(Normalisation().details(email=email, phone_number=phone_number), "1")
+
+    async def decide(*requests: Request, back: timedelta = timedelta(0)) -> None:
+        details = [request.details for request in requests]
+        async with storage.turn() as turn:
+            identifiers = {identifier for d in details for identifier in d.identifiers}
+            found = await turn.find(identifiers, {d.pair for d in details if d.pair})
+            await turn.apply(reconcile(requests, msgspec.structs.replace(found, now=found.now - back)))
+
+    await decide(request("a@x.io", "111"), request("b@x.io", "111"))
+    await decide(request("c@x.io", "222"), request("a@x.io", "222"), back=timedelta(seconds=5))
+
+    contacts = (await database.check())["contact"]
+    assert [(row["id"], row["linked_id"]) for row in contacts] == [(1, 3), (2, 3), (3, None)]
+
+
+async def test_a_merge_may_take_more_contacts_than_a_statement_takes_parameters(
+    service: IdentityService, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writes, "MOST_PARAMETERS", 2)
+    await service.identify(email="a@x.io", phone_number="111")
+    await service.identify_many([(f"b{n}@x.io", "222") for n in range(7)])
+
+    merged = await service.identify(email="a@x.io", phone_number="222")
+
+    assert merged.cluster.size == 8
+    assert {row["linked_id"] for row in (await database.check())["contact"]} == {None, 1}
 
 
 values = st.sampled_from([None, *range(4)])

@@ -281,6 +281,16 @@ async def test_a_database_is_ready_with_this_programs_revision_or_a_newer_one(
     assert await tables_of(storage) >= TABLES
 
 
+async def test_another_programs_database_is_not_taken_for_a_newer_one_of_ours(storage: Storage) -> None:
+    await storage.migrate()
+    await ask_to(storage, "UPDATE alembic_version SET version_num = '3f2a1b9c7d4e'")
+
+    for refused in (storage.migrate(), storage.migrate(reset=True), storage.is_migrated()):
+        with pytest.raises(ConfigurationError, match="another program's"):
+            await refused
+    assert await tables_of(storage) >= TABLES
+
+
 async def ask_to(storage: Storage, statement: str) -> None:
     async with storage.transaction() as connection:
         await connection.execute(sa.text(statement))

@@ -100,19 +100,23 @@ class Cluster:
         return Contact.from_domain(self.entity.primary, self.entity)
 
     @strawberry.field(description="All its other contacts, by seniority. `contacts` gives them page by page.")
-    def secondaries(self) -> list[Contact]:
+    def secondaries(self, info: Info) -> list[Contact]:
+        info.context.charge(self.size)
         return [Contact.from_domain(contact, self.entity) for contact in self.entity.secondaries]
 
     @strawberry.field(description="Its emails, without repeats; the primary's comes first.")
-    def emails(self) -> list[str]:
+    def emails(self, info: Info) -> list[str]:
+        info.context.charge(self.size)
         return list(self.entity.emails)
 
     @strawberry.field(description="Its phone numbers, without repeats; the primary's comes first.")
-    def phone_numbers(self) -> list[str]:
+    def phone_numbers(self, info: Info) -> list[str]:
+        info.context.charge(self.size)
         return list(self.entity.phone_numbers)
 
     @strawberry.field(description="The ids of its secondaries, by seniority.")
-    def secondary_contact_ids(self) -> list[ID]:
+    def secondary_contact_ids(self, info: Info) -> list[ID]:
+        info.context.charge(self.size)
         return [ID(str(number)) for number in self.entity.secondary_contact_ids]
 
     @strawberry.field(description="Its contacts, the primary first, then by seniority.")

@@ -5,10 +5,14 @@ from __future__ import annotations
 from functools import cached_property
 
 import strawberry
+from graphql import GraphQLError
 from strawberry.dataloader import DataLoader
 
 from identity_graphql.domain.contacts import Cluster, Contact
 from identity_graphql.service import IdentityService
+
+MOST_ITEMS = 200_000
+"""Of all lists in one answer together: about a second of work."""
 
 
 class Context:
@@ -16,6 +20,20 @@ class Context:
 
     def __init__(self, service: IdentityService) -> None:
         self.service = service
+        self._items = MOST_ITEMS
+
+    def charge(self, items: int) -> None:
+        """Count the items of a list that is about to be answered. Raises GraphQLError when there are too many.
+
+        Beside the limits on documents, which cannot know how long a list will be.
+        """
+        self._items -= items
+        if self._items < 0:
+            raise GraphQLError(
+                f"The answer has more than {MOST_ITEMS:,} list items: ask for less of each cluster, or for fewer at "
+                "once. What a mutation was to do is done.",
+                extensions={"code": "QUERY_TOO_COMPLEX"},
+            )
 
     @cached_property
     def contacts(self) -> DataLoader[int, Contact | None]:

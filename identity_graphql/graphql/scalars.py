@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, NewType, TypeVar
 
 import strawberry
-from graphql import GraphQLError, IntValueNode, StringValueNode, ValueNode
+from graphql import BooleanValueNode, FloatValueNode, GraphQLError, IntValueNode, StringValueNode, ValueNode
 
 from identity_graphql.errors import InvalidInput, Problem
 
@@ -19,7 +19,8 @@ LONGEST_ID = 1000  # digits; far above any id, and below what Python refuses to 
 
 
 def _phone_number(value: object) -> object:
-    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+    """Any single value: whether it can be a phone number is decided where it can fail alone."""
+    if isinstance(value, str | int | float):
         return value
     raise GraphQLError(
         "PhoneNumber takes a string or an integer.",
@@ -32,6 +33,10 @@ def _phone_number_literal(node: ValueNode, variables: dict[str, Any] | None = No
         return node.value
     if isinstance(node, IntValueNode) and len(node.value) <= LARGEST_INT_LITERAL:
         return int(node.value)
+    if isinstance(node, BooleanValueNode):
+        return node.value
+    if isinstance(node, FloatValueNode):
+        return float(node.value)
     return _phone_number(None)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -32,7 +34,7 @@ def upgrade(connection: sa.Connection, *, reset: bool = False) -> None:
     """Apply what is missing; with ``reset``, drop everything first. A newer program's database stays as it is."""
     config = configuration()
     config.attributes["connection"] = connection
-    found = MigrationContext.configure(connection).get_current_revision()
+    found = _ours(MigrationContext.configure(connection).get_current_revision())
     if found is not None and found not in _known():
         if reset:
             raise ConfigurationError(
@@ -44,6 +46,7 @@ def upgrade(connection: sa.Connection, *, reset: bool = False) -> None:
     command.upgrade(config, "head")
 
 
+@cache
 def head() -> str:
     """This program's revision."""
     revision = ScriptDirectory.from_config(configuration()).get_current_head()
@@ -52,8 +55,8 @@ def head() -> str:
 
 
 async def revision(connection: AsyncConnection) -> str | None:
-    """The database's revision; None if it was never migrated."""
-    return await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
+    """The database's revision; None if it was never migrated. Raises ConfigurationError if it is another program's."""
+    return _ours(await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision()))
 
 
 def is_older(found: str | None) -> bool:
@@ -63,6 +66,17 @@ def is_older(found: str | None) -> bool:
     return found in _known() and found != head()
 
 
+def _ours(found: str | None) -> str | None:
+    """The revision, unless another program that uses Alembic made it: ours are numbers of four digits."""
+    if found is not None and not re.fullmatch("[0-9]{4}", found):
+        raise ConfigurationError(
+            f"The table alembic_version in this database is another program's (its revision is {found}): use another "
+            "database or, on PostgreSQL, a schema of its own, with ?schema=identity at the end of DATABASE_URL."
+        )
+    return found
+
+
+@cache
 def _known() -> set[str]:
     return {script.revision for script in ScriptDirectory.from_config(configuration()).walk_revisions()}
 

@@ -65,8 +65,11 @@ class PostgreSQL:
         It stands or falls as a whole, so it needs no transaction around it.
         """
         drawn: Mapping[int, int] = {}
-        if any(demotion.id >= PROVISIONAL for event in plan.events for demotion in event.demoted):
-            # Created and demoted in the same batch: a document of the log names it, so its id is needed now.
+        if any(demotion.id >= PROVISIONAL for event in plan.events for demotion in event.demoted) or any(
+            (contact.linked_id or 0) >= PROVISIONAL for contact in plan.relinks
+        ):
+            # Created and demoted in the same batch, so that a document of the log names it; or created with the
+            # clock set back, so that it is older than what it is linked to. Its id is needed beforehand.
             numbers = (await connection.execute(_DRAW, {"count": len(plan.contacts)})).scalars()
             drawn = {contact.id: number for contact, number in zip(plan.contacts, sorted(numbers), strict=True)}
         with claiming(self.judge):
@@ -173,7 +176,7 @@ _DRAW = sa.text("SELECT nextval('contact_id_seq') FROM generate_series(1, CAST(:
 
 def _parameters(plan: Plan, drawn: Mapping[int, int]) -> dict[str, list[Any]]:
     """A plan as one array per column. New contacts keep provisional ids: the statement knows the real ones."""
-    moved = {contact.id: contact for contact in plan.relinks}
+    moved = {contact.id: contact.renumbered(drawn) for contact in plan.relinks}
     demoted = [moved.pop(swap.primary_id, None) for swap in plan.swaps]
     contacts = [asdict(contact) for contact in plan.contacts]
     claimed = [{"kind": kind, "value": value, "contact_id": id} for kind, value, id in claims(plan)]

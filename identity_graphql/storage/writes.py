@@ -17,6 +17,8 @@ from identity_graphql.errors import Conflict
 from identity_graphql.storage import statements, tables
 from identity_graphql.storage.dialect import Verdict
 
+MOST_PARAMETERS = 8_192
+"""In one list: SQLite takes 32,766 parameters in a statement, unless it was built otherwise."""
 Judge = Callable[[BaseException], Verdict]
 Number = Callable[[AsyncConnection, sa.Table, Sequence[Mapping[str, Any]]], Awaitable[list[int]]]
 
@@ -94,9 +96,10 @@ async def _relink(connection: AsyncConnection, contacts: Iterable[Contact]) -> N
     for contact in contacts:
         groups.setdefault((contact.linked_id, contact.updated_at), []).append(contact.id)
     for (primary_id, at), ids in groups.items():
-        await connection.execute(
-            statements.RELINK, {"ids": statements.padded(sorted(ids), 0), "primary_id": primary_id, "at": at}
-        )
+        ids.sort()
+        for start in range(0, len(ids), MOST_PARAMETERS):
+            some = statements.padded(ids[start : start + MOST_PARAMETERS], 0)
+            await connection.execute(statements.RELINK, {"ids": some, "primary_id": primary_id, "at": at})
 
 
 def _contact_row(contact: Contact) -> dict[str, Any]:
