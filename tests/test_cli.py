@@ -179,8 +179,11 @@ def test_sigterm_lets_a_request_under_way_finish_and_then_ends_serve_with_succes
 
 
 @pytest.fixture
-async def postgresql(databases: Databases) -> Database:
-    return await databases.get("postgresql")
+def postgresql(databases: Databases) -> Iterator[Database]:
+    server = databases.server("postgresql")
+    server.query("CREATE DATABASE workers")
+    yield Database("postgresql", server.url("workers"), server)
+    server.query("DROP DATABASE workers WITH (FORCE)")
 
 
 def test_workers_share_the_port_and_the_database(tmp_path: Path, postgresql: Database) -> None:
