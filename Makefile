@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run setup check format lint types test audit schema migration lock FORCE
+.PHONY: help run setup check format lint types test audit bench schema migration lock FORCE
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,9 @@ test: .venv/dev.stamp ## run all tests on every database; one file or test: make
 
 audit: .venv/dev.stamp ## audit the running program's GraphQL over HTTP (needs Node.js and npm)
 	@$(BIN)/python -m tests.audit
+
+bench: .venv/dev.stamp ## measure, and keep the table in benchmarks/RESULTS.md; others: make bench ARGS='hot edges'
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 schema: .venv/dev.stamp ## write schema.graphql from the code
 	@$(BIN)/python -m identity_graphql schema > schema.graphql.new

@@ -42,7 +42,7 @@ async def hot(databases: Databases, options: Options, progress: Progress) -> Tab
             idle = await _one_after_another(address, requests("repeat", options.customers, next(label)))
             advance(1)
         async with databases.known("postgresql", options.customers) as url:
-            queue = await _links_to_one(url, next(label))
+            queue = await links_to_one(url, next(label))
             advance(1)
     spread, same = (medians(rounds) for rounds in taken.values())
     return Table(
@@ -77,7 +77,7 @@ async def _one_after_another(address: str, items: Iterator[Item]) -> Figures:
     return figures(latencies, time.perf_counter() - started, connection.errors)
 
 
-async def _links_to_one(url: str, label: str) -> Figures:
+async def links_to_one(url: str, label: str) -> Figures:
     """New emails with the phone number of customer 0, through processes that know nothing of each other."""
     latencies: list[float] = []
     async with AsyncExitStack() as stack:

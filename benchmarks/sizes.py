@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from contextlib import AsyncExitStack
 from statistics import median
@@ -60,6 +61,8 @@ async def clusters(databases: Databases, options: Options, progress: Progress) -
     async with databases.known("postgresql", 1_000) as url:
         storage = Storage.open(Address.parse(url))
         service = IdentityService(storage, Normalisation())
+        gc.collect()
+        gc.freeze()  # as a server does
         with progress.task("Clusters", len(CLUSTERS)) as advance:
             for size in CLUSTERS:
                 for side in ("a", "b", "c"):
@@ -70,6 +73,7 @@ async def clusters(databases: Databases, options: Options, progress: Progress) -
                 merge = [await _taken(service, f"b{size}.0@x.io", _phone(f"c{size}"))]
                 rows.append([f"{size:,}", *(f"{median(taken):.1f}" for taken in (repeat, link, merge))])
                 advance(1)
+        gc.unfreeze()
         await service.close()
         await storage.close()
     return Table(
