@@ -158,7 +158,7 @@ def create() -> Starlette:
     configure(level=settings.log_level, form=settings.log_format)
     app = create_app(settings)
     # What is loaded by now stays. Left to itself, the collector goes through all of it again and again: it took
-    # half of the time of a request, and pauses of 70 ms (decision 0012).
+    # two fifths of the time of a request, and pauses of 70 ms (decision 0012).
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000)

@@ -231,11 +231,17 @@ def test_a_parameter_that_cannot_work_is_refused_by_name(given: str, named: str,
     assert accepted in message
 
 
-def test_a_plain_postgresql_address_names_the_program_and_turns_jit_off() -> None:
+def test_a_plain_postgresql_address_names_the_program_and_plans_each_statement_once() -> None:
     assert Address.parse("postgres://h/d") == Address(
         Backend.POSTGRESQL,
         Address.parse("postgres://h/d").url,
-        {"server_settings": {"application_name": "identity_graphql", "jit": "off"}},
+        {
+            "server_settings": {
+                "application_name": "identity_graphql",
+                "jit": "off",
+                "plan_cache_mode": "force_generic_plan",
+            }
+        },
     )
 
 
