@@ -11,6 +11,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+TURNS = 4
+"""How often the event loop turns before a batch begins, if the one before it had more than one item."""
+
+
 class QueueFull(Exception):
     """More is waiting than can be answered in time."""
 
@@ -21,6 +25,9 @@ class GroupCommit(Generic[Item, Result]):
     There is no timer: an item that comes when nothing is in flight starts a batch at once, alone. ``settle`` gets
     a batch and one future for each of its items; it resolves each as soon as it knows its result, and all of them
     before it returns. Items that joined together stay together. Whoever stops waiting for a future harms nobody.
+
+    After a batch of several, who sent them is about to come back. A few turns of the event loop, which take no time
+    when nothing comes, let them share the next one: else the first would go alone, and the others wait for it.
 
     The queue is bounded by number and by time. By time, because a queue that is answered in order and never gets
     shorter would be answered too late from its first to its last: nobody would be served any more.
@@ -41,6 +48,7 @@ class GroupCommit(Generic[Item, Result]):
         self._waiting: deque[tuple[float, Sequence[Item], Sequence[asyncio.Future[Result]]]] = deque()
         self._count = 0
         self._worker: asyncio.Task[None] | None = None
+        self._had_company = False
 
     def join(self, items: Sequence[Item]) -> Sequence[asyncio.Future[Result]]:
         """The futures of these items' results. Raises QueueFull."""
@@ -65,7 +73,11 @@ class GroupCommit(Generic[Item, Result]):
     async def _work(self) -> None:
         try:
             while self._waiting:
+                if self._had_company:
+                    for _ in range(TURNS):
+                        await asyncio.sleep(0)
                 items, futures = self._next_batch()
+                self._had_company = len(items) > 1
                 if not items:
                     continue
                 try:

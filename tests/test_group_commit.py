@@ -56,6 +56,28 @@ async def test_who_joined_together_stays_together() -> None:
     assert slow.batches == [["a"], ["b", "c"], ["d", "e", "f"], ["g"] * 9]
 
 
+async def test_those_who_come_back_after_a_batch_share_the_next_one() -> None:
+    """Although the first of them is there before the others."""
+    slow = Slow()
+    queue = slow.queue()
+    slow.gate.release()
+    await queue.join(["alone"])[0]
+    together = queue.join(["a", "b", "c"])
+
+    async def come_back(future: asyncio.Future[str], turns: int) -> str:
+        item = await future
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await queue.join([item])[0]
+
+    tasks = [asyncio.create_task(come_back(future, turns)) for turns, future in enumerate(together)]
+    for _ in range(2):
+        slow.gate.release()
+
+    assert await asyncio.wait_for(asyncio.gather(*tasks), 5) == ["A", "B", "C"]
+    assert slow.batches == [["alone"], ["a", "b", "c"], ["A", "B", "C"]]
+
+
 async def test_more_than_the_queue_holds_is_refused() -> None:
     slow = Slow()
     queue = slow.queue(most=3)
