@@ -31,7 +31,8 @@ class Contact(Struct, frozen=True):
 
     ``version`` and ``changed_at`` of a primary are those of its cluster. A contact that never was a primary
     has version 0 and no ``changed_at``; a demoted one keeps what its cluster had when it was merged.
-    ``claims_…``: the contact brought this identifier, nobody had it before.
+    ``claims_…``: the contact brought this identifier, nobody had it before. A deleted contact keeps its row as it
+    was; ``undone_at``: what had made it was undone; ``erased_at``: its values were taken out for good.
     """
 
     id: int
@@ -45,6 +46,8 @@ class Contact(Struct, frozen=True):
     changed_at: datetime | None = None
     claims_email: bool = False
     claims_phone_number: bool = False
+    erased_at: datetime | None = None
+    undone_at: datetime | None = None
 
     @property
     def link_precedence(self) -> LinkPrecedence:

@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 
 class EventKind(StrEnum):
-    """Which verb was accepted."""
+    """Which verb was accepted: a request's, or one of a steward's."""
 
     IDENTIFY = "identify"
+    MERGE_CLUSTERS = "merge_clusters"
+    SPLIT_CLUSTER = "split_cluster"
+    UNDO = "undo"
+    BAN_LINK = "ban_link"
+    UNBAN_LINK = "unban_link"
+    DELETE_CONTACT = "delete_contact"
+    RESTORE_CONTACT = "restore_contact"
+    ERASE = "erase"
 
 
 class Outcome(StrEnum):
@@ -32,6 +40,8 @@ class Outcome(StrEnum):
     """nothing new; nothing was written"""
     WITHHELD = "WITHHELD"
     """a ban forbids the link"""
+    DONE = "DONE"
+    """not a request: a steward's verb was carried out"""
 
 
 class Demotion(Struct, frozen=True):
@@ -46,7 +56,9 @@ class Event(Struct, frozen=True):
     """One accepted fact. With its predecessors it is all that is needed to rebuild the tables.
 
     ``contact_id`` is the contact it created, ``primary_id`` the cluster it ended in, ``version_…`` that
-    cluster's; ``raw`` the request's text as it came, ``norm`` the normalisation that read it.
+    cluster's; ``raw`` the request's text as it came, ``norm`` the normalisation that read it. A steward's verb has an
+    ``actor``, a ``reason``, and in ``detail`` what was asked and every row that it changed. ``seq`` is the event's
+    number in the log, 0 before it is written.
     """
 
     at: datetime
@@ -62,6 +74,10 @@ class Event(Struct, frozen=True):
     version_before: int
     version_after: int
     request_id: str | None = None
+    actor: str | None = None
+    reason: str | None = None
+    detail: Mapping[str, Any] | None = None
+    seq: int = 0
 
     @property
     def pair(self) -> tuple[str, str] | None:

@@ -1,0 +1,178 @@
+"""The difference between two states: what an event of a steward's did, row by row, so that it can be done again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from itertools import chain
+from typing import Any, Self, TypeVar
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import asdict, replace
+
+from identity_graphql.domain.contacts import PROVISIONAL, Contact
+from identity_graphql.domain.identifiers import Identifier, IdentifierKind
+from identity_graphql.domain.state import State, Withheld, ends
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+THIS_EVENT = 0
+"""In the place of an event's number: the one whose changes these are. It has no number before it is written."""
+
+
+class ContactChange(Struct, frozen=True, omit_defaults=True):
+    """The columns of one row that changed, as they are afterwards."""
+
+    id: int
+    email: str | UnsetType | None = UNSET
+    phone_number: str | UnsetType | None = UNSET
+    linked_id: int | UnsetType | None = UNSET
+    updated_at: datetime | UnsetType = UNSET
+    deleted_at: datetime | UnsetType | None = UNSET
+    erased_at: datetime | UnsetType | None = UNSET
+    undone_at: datetime | UnsetType | None = UNSET
+    version: int | UnsetType = UNSET
+    changed_at: datetime | UnsetType | None = UNSET
+
+
+_COLUMNS = ContactChange.__struct_fields__[1:]
+
+
+class Changes(Struct, frozen=True, omit_defaults=True):
+    """Rows that changed. Each ends with what is there now (the contact that claims, the event); None: it is gone."""
+
+    created: tuple[Contact, ...] = ()
+    contacts: tuple[ContactChange, ...] = ()
+    claims: tuple[tuple[str, str, int | None], ...] = ()
+    pairs: tuple[tuple[str, str, int | None], ...] = ()
+    withheld: tuple[tuple[str, str, int | None, bool], ...] = ()
+    links: tuple[tuple[int, int, int | None], ...] = ()
+    bans: tuple[tuple[int, int, int | None], ...] = ()
+    parked: tuple[tuple[int, str, str, int | None], ...] = ()
+
+    @classmethod
+    def between(cls, before: State, after: State) -> Self:
+        """What turns one state into the other."""
+        created = [contact for contact in after.contacts.values() if contact.id not in before.contacts]
+        return cls(
+            created=tuple(sorted(created, key=lambda contact: contact.id)),
+            contacts=tuple(
+                _change(before.contacts[contact.id], contact)
+                for contact in sorted(after.contacts.values(), key=lambda contact: contact.id)
+                if contact.id in before.contacts
+                and before.contacts[contact.id] is not contact
+                and before.contacts[contact.id] != contact
+            ),
+            claims=tuple((i.kind.value, i.value, now) for i, now in _differing(before.claims, after.claims)),
+            pairs=tuple((*pair, now) for pair, now in _differing(before.pairs, after.pairs)),
+            withheld=tuple(
+                (*pair, None if now is None else now.seq, now is not None and now.banned)
+                for pair, now in _differing(before.withheld, after.withheld)
+            ),
+            links=tuple((*bond, now) for bond, now in _differing(before.links, after.links)),
+            bans=tuple((*bond, now) for bond, now in _differing(before.bans, after.bans)),
+            parked=tuple((*key, now) for key, now in _differing(before.parked, after.parked)),
+        )
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        """From what `document` gave."""
+        return msgspec.convert(document, cls)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON has it."""
+        built: dict[str, Any] = msgspec.to_builtins(self)
+        return built
+
+    def apply(self, state: State, seq: int) -> None:
+        """Do it again, as the event of this number."""
+        for contact in self.created:
+            state.put(contact)
+        for change in self.contacts:
+            columns = {name: value for name, value in asdict(change).items() if value is not UNSET}
+            state.put(replace(state.contacts[change.id], **columns))
+        for kind, value, contact_id in self.claims:
+            _set(state.claims, Identifier(IdentifierKind(kind), value), contact_id)
+        for email, phone_number, number in self.pairs:
+            _set(state.pairs, (email, phone_number), _number(number, seq))
+        for email, phone_number, number, banned in self.withheld:
+            given = _number(number, seq)
+            _set(state.withheld, (email, phone_number), None if given is None else Withheld(given, banned))
+        for bonds, rows in ((state.links, self.links), (state.bans, self.bans)):
+            for a, b, number in rows:
+                _set(bonds, (a, b), _number(number, seq))
+        for contact_id, email, phone_number, number in self.parked:
+            _set(state.parked, (contact_id, email, phone_number), _number(number, seq))
+
+    @property
+    def contact_ids(self) -> frozenset[int]:
+        """Every contact that it is about: whose row, claim, link or ban it changes."""
+        return frozenset(
+            chain(
+                (contact.id for contact in self.created),
+                (change.id for change in self.contacts),
+                (contact_id for *_, contact_id in self.claims if contact_id is not None),
+                (contact_id for a, b, _ in (*self.links, *self.bans) for contact_id in (a, b)),
+            )
+        )
+
+    def renumbered(self, ids: Mapping[int, int]) -> Self:
+        """The same after the database gave out the real ids."""
+        if not ids:
+            return self
+        return replace(
+            self,
+            created=tuple(contact.renumbered(ids) for contact in self.created),
+            contacts=tuple(
+                replace(change, linked_id=ids.get(change.linked_id, change.linked_id))
+                if isinstance(change.linked_id, int)
+                else change
+                for change in self.contacts
+            ),
+            claims=tuple(
+                (kind, value, contact_id if contact_id is None else ids.get(contact_id, contact_id))
+                for kind, value, contact_id in self.claims
+            ),
+            bans=tuple((*sorted((ids.get(a, a), ids.get(b, b))), number) for a, b, number in self.bans),
+        )
+
+
+def touched(before: State, after: State, changes: Changes) -> set[int]:
+    """The primaries, of before or of afterwards, of the clusters that these changes are of."""
+    contacts = {contact_id for contact_id in changes.contact_ids if contact_id < PROVISIONAL}
+    contacts |= {contact.id for contact in changes.created}
+    identifiers = {Identifier(IdentifierKind(kind), value) for kind, value, _ in changes.claims}
+    for pair in (*(row[:2] for row in changes.pairs), *(row[:2] for row in changes.withheld)):
+        identifiers.update(ends(pair))
+    primaries: set[int] = set()
+    for state in (before, after):
+        known = (contact_id for contact_id in contacts if state.is_live(contact_id))
+        claimants = (state.claims[identifier] for identifier in identifiers if identifier in state.claims)
+        primaries.update(state.primary_of(contact_id) for contact_id in chain(known, claimants))
+    return primaries
+
+
+def _change(before: Contact, after: Contact) -> ContactChange:
+    columns = {name: getattr(after, name) for name in _COLUMNS if getattr(after, name) != getattr(before, name)}
+    return ContactChange(id=after.id, **columns)
+
+
+def _differing(before: Mapping[K, V], after: Mapping[K, V]) -> Iterator[tuple[K, V | None]]:
+    """The keys whose values differ, in order, and the values now: None for those that are gone."""
+    keys: Iterable[Any] = {key for key, value in after.items() if before.get(key) != value} | (
+        before.keys() - after.keys()
+    )
+    return ((key, after.get(key)) for key in sorted(keys))
+
+
+def _set(rows: dict[K, V], key: K, value: V | None) -> None:
+    if value is None:
+        rows.pop(key, None)
+    else:
+        rows[key] = value
+
+
+def _number(number: int | None, seq: int) -> int | None:
+    return seq if number == THIS_EVENT else number

@@ -1,0 +1,81 @@
+"""The log, played: events in, the tables out. The one place that says what an event means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from identity_graphql.domain.changes import Changes
+from identity_graphql.domain.contacts import Contact
+from identity_graphql.domain.events import Event, EventKind, Outcome
+from identity_graphql.domain.state import State, Withheld
+
+
+class Gap(Exception):
+    """An event that does not follow from those before it: the log is not whole."""
+
+
+def replay(events: Iterable[Event], state: State | None = None) -> State:
+    """The state after these events, in order of ``seq``: contacts, links, identifiers, ids, times and versions.
+
+    From nothing, or from the ``state`` that the events before them led to, which is changed in place. Nothing is
+    decided again (E1). Raises Gap, with the event's number, where an event cannot follow.
+    """
+    state = State() if state is None else state
+    for event in events:
+        step(state, event)
+    return state
+
+
+def step(state: State, event: Event) -> None:
+    """The state after one more event. Raises Gap."""
+    primary = state.contacts.get(event.primary_id)
+    before = primary.version if primary is not None else 0
+    if before != event.version_before:
+        raise Gap(
+            f"event {event.seq} expects contact {event.primary_id} at version {event.version_before}; the events "
+            f"before it lead to {before}"
+        )
+    if primary is not None and primary.changed_at is not None and primary.changed_at >= event.at:
+        raise Gap(f"event {event.seq} is not later than the one before it of cluster {event.primary_id}")
+    try:
+        if event.kind is EventKind.IDENTIFY:
+            _identify(state, event)
+        elif event.detail is not None:
+            Changes.read(event.detail["changes"]).apply(state, event.seq)
+    except KeyError as error:
+        raise Gap(f"event {event.seq} is about a row that the events before it did not make ({error})") from None
+
+
+def _identify(state: State, event: Event) -> None:
+    at, primary_id, pair = event.at, event.primary_id, event.pair
+    withheld = event.outcome is Outcome.WITHHELD
+    if event.contact_id is not None:
+        contact = Contact(
+            id=event.contact_id,
+            email=event.email,
+            # The number is another customer's, or is yet to be seen without the email that it is banned from.
+            phone_number=None if withheld else event.phone_number,
+            linked_id=None if event.contact_id == primary_id else primary_id,
+            created_at=at,
+            updated_at=at,
+        )
+        state.put(contact)
+        for identifier in state.carried(contact):
+            state.claims.setdefault(identifier, contact.id)
+    for demotion in event.demoted:
+        demoted = state.contacts[demotion.id]
+        if demoted.version != demotion.version_before:
+            raise Gap(f"event {event.seq} expects contact {demotion.id} at version {demotion.version_before}")
+        for contact_id in list(state.members[demotion.id]):
+            state.put(replace(state.contacts[contact_id], linked_id=primary_id, updated_at=at))
+        demoted = state.contacts[demotion.id]
+        state.put(replace(demoted, version=demotion.version_after, changed_at=at))
+    state.put(replace(state.contacts[primary_id], version=event.version_after, changed_at=at))
+    if pair is not None:
+        if withheld:
+            state.withheld.setdefault(pair, Withheld(event.seq))
+        else:
+            state.pairs[pair] = event.seq
+            state.withheld.pop(pair, None)

@@ -1,0 +1,192 @@
+"""What is known at one moment: the rows of the tables, for a few clusters or for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from identity_graphql.domain.contacts import Cluster, Contact
+from identity_graphql.domain.identifiers import Identifier, IdentifierKind, identifiers
+
+Pair = tuple[str, str]
+"""An email and a phone number that were seen together."""
+Bond = tuple[int, int]
+"""Two contacts, the smaller id first."""
+
+
+def bond(one: int, other: int) -> Bond:
+    """Two contacts, whichever way round they are given."""
+    return (one, other) if one < other else (other, one)
+
+
+def ends(pair: Pair) -> tuple[Identifier, Identifier]:
+    """The two identifiers of a pair."""
+    return Identifier(IdentifierKind.EMAIL, pair[0]), Identifier(IdentifierKind.PHONE_NUMBER, pair[1])
+
+
+class Withheld(Struct, frozen=True):
+    """A pair that is not evidence: the event that said so, and whether the pair itself is banned.
+
+    If it is not, it waits: a ban between two contacts stood in its way.
+    """
+
+    seq: int
+    banned: bool = False
+
+
+class State:
+    """The rows by their keys. What happens changes it in place; ``copy`` before, to keep how it was.
+
+    ``links`` are a steward's: two contacts that belong together whatever the evidence says. ``parked`` is the
+    evidence that went with a deleted contact, and comes back with it: (contact, email, phone number) -> event.
+    Of contacts, who claims what is in ``claims`` alone.
+    """
+
+    __slots__ = ("bans", "claims", "contacts", "links", "members", "pairs", "parked", "withheld")
+
+    def __init__(self) -> None:
+        self.contacts: dict[int, Contact] = {}
+        self.members: dict[int, set[int]] = {}  # primary -> the live contacts of its cluster, itself among them
+        self.claims: dict[Identifier, int] = {}
+        self.pairs: dict[Pair, int] = {}
+        self.withheld: dict[Pair, Withheld] = {}
+        self.links: dict[Bond, int] = {}
+        self.bans: dict[Bond, int] = {}
+        self.parked: dict[tuple[int, str, str], int] = {}
+
+    def copy(self) -> State:
+        """The same rows, to be changed apart."""
+        twin = State()
+        twin.contacts = dict(self.contacts)
+        twin.members = {primary_id: set(members) for primary_id, members in self.members.items()}
+        twin.claims = dict(self.claims)
+        twin.pairs = dict(self.pairs)
+        twin.withheld = dict(self.withheld)
+        twin.links = dict(self.links)
+        twin.bans = dict(self.bans)
+        twin.parked = dict(self.parked)
+        return twin
+
+    # -- looking
+
+    def home(self, identifier: Identifier) -> int | None:
+        """The primary of the cluster that has an identifier; None if nobody has it."""
+        claimant = self.claims.get(identifier)
+        return None if claimant is None else self.primary_of(claimant)
+
+    def primary_of(self, contact_id: int) -> int:
+        """The primary of a live contact."""
+        return self.contacts[contact_id].linked_id or contact_id
+
+    def is_live(self, contact_id: int) -> bool:
+        contact = self.contacts.get(contact_id)
+        return contact is not None and contact.deleted_at is None
+
+    def carried(self, contact: Contact) -> tuple[Identifier, ...]:
+        """The identifiers that stand in its row."""
+        return identifiers(contact.email, contact.phone_number)
+
+    def claimed(self, contact: Contact) -> tuple[Identifier, ...]:
+        """Those of them that it claims."""
+        return tuple(i for i in self.carried(contact) if self.claims.get(i) == contact.id)
+
+    def oldest(self, contact_ids: Iterable[int]) -> int:
+        """The contact that is a primary where these are a cluster."""
+        return min(contact_ids, key=lambda contact_id: self.contacts[contact_id].seniority)
+
+    def cluster(self, primary_id: int) -> Cluster:
+        """The cluster as it is answered."""
+        members = (self.contacts[contact_id] for contact_id in self.members[primary_id])
+        return Cluster.of(self._claiming(contact) for contact in members)
+
+    def clusters(self) -> Iterator[Cluster]:
+        return map(self.cluster, sorted(self.members))
+
+    def banned(self, one: int, other: int) -> Bond | None:
+        """A ban between two clusters, named by their primaries: the contacts that it binds. None if there is none."""
+        for ban in self.bans:
+            a, b = ban
+            if self.is_live(a) and self.is_live(b) and {self.primary_of(a), self.primary_of(b)} == {one, other}:
+                return ban
+        return None
+
+    def parts(self, contact_ids: Iterable[int]) -> list[set[int]]:
+        """These live contacts by what connects them: live evidence between what they claim, and a steward's links.
+
+        A contact that claims nothing (it was restored, and others have what it carries) goes with those who do.
+        """
+        within = set(contact_ids)
+        parent = {contact_id: contact_id for contact_id in within}
+
+        def root(contact_id: int) -> int:
+            while parent[contact_id] != contact_id:
+                parent[contact_id] = parent[parent[contact_id]]
+                contact_id = parent[contact_id]
+            return contact_id
+
+        for contact_id in within:
+            contact = self.contacts[contact_id]
+            if not self.claimed(contact):
+                claimant = next((c for i in self.carried(contact) if (c := self.claims.get(i)) in within), None)
+                if claimant is not None:
+                    parent[root(contact_id)] = root(claimant)
+        for pair in self.pairs:
+            a, b = (self.claims.get(identifier) for identifier in ends(pair))
+            if a in parent and b in parent:
+                parent[root(a)] = root(b)
+        for a, b in self.links:
+            if a in parent and b in parent:
+                parent[root(a)] = root(b)
+        found: dict[int, set[int]] = {}
+        for contact_id in within:
+            found.setdefault(root(contact_id), set()).add(contact_id)
+        return sorted(found.values(), key=lambda part: self.contacts[self.oldest(part)].seniority)
+
+    # -- changing
+
+    def put(self, contact: Contact) -> None:
+        """Set a row, a new or a changed one."""
+        before = self.contacts.get(contact.id)
+        if before is not None and before.deleted_at is None:
+            self._leave(before.linked_id or before.id, contact.id)
+        self.contacts[contact.id] = contact
+        if contact.deleted_at is None:
+            self.members.setdefault(contact.linked_id or contact.id, set()).add(contact.id)
+
+    def gather(self, contact_ids: Iterable[int], at: datetime) -> int:
+        """Make these contacts one cluster, its oldest the primary; the primary. Rows that stay as they are, stay."""
+        contact_ids = list(contact_ids)
+        primary_id = self.oldest(contact_ids)
+        for contact_id in contact_ids:
+            contact = self.contacts[contact_id]
+            linked_id = None if contact_id == primary_id else primary_id
+            if contact.linked_id != linked_id:
+                self.put(replace(contact, linked_id=linked_id, updated_at=at))
+        return primary_id
+
+    def join(self, one: int, other: int, at: datetime) -> int:
+        """Make one cluster of two, named by their primaries: the older primary stays; it."""
+        older = self.oldest((one, other))
+        younger = other if older == one else one
+        for contact_id in list(self.members[younger]):
+            self.put(replace(self.contacts[contact_id], linked_id=older, updated_at=at))
+        return older
+
+    def _leave(self, primary_id: int, contact_id: int) -> None:
+        members = self.members[primary_id]
+        members.discard(contact_id)
+        if not members:
+            del self.members[primary_id]
+
+    def _claiming(self, contact: Contact) -> Contact:
+        claims = self.claims
+        claims_email = contact.email is not None and (
+            claims.get(Identifier(IdentifierKind.EMAIL, contact.email)) == contact.id
+        )
+        claims_phone_number = contact.phone_number is not None and (
+            claims.get(Identifier(IdentifierKind.PHONE_NUMBER, contact.phone_number)) == contact.id
+        )
+        return replace(contact, claims_email=claims_email, claims_phone_number=claims_phone_number)
