@@ -2,7 +2,9 @@
 
     IdentityError                 expected: its code and text are shown to the caller
     ├── InvalidInput              BAD_USER_INPUT   what the caller sent cannot be accepted
+    ├── NotFound                  NOT_FOUND        no such contact or event was ever there
     ├── Gone                      GONE             the contact was deleted; its id is never given out again
+    ├── Refused                   CONFLICT         the present state does not allow it: another version, a ban
     ├── Busy                      BUSY             try again: too much contention, or
     │   └── DatabaseAway          BUSY             the database cannot be reached
     └── Unexpected                INTERNAL         a fault of the program; the log has it under the request id
@@ -48,14 +50,30 @@ class InvalidInput(IdentityError):
         self.problems = problems
 
 
+class NotFound(IdentityError):
+    """No such contact (or event) was ever there."""
+
+    code = "NOT_FOUND"
+
+    def __init__(self, number: int, what: str = "contact") -> None:
+        super().__init__(f"There is no {what} {number}.")
+
+
 class Gone(IdentityError):
-    """The contact was deleted; ``at`` says when."""
+    """The contact was deleted, undone or erased (``how``); ``at`` says when."""
 
     code = "GONE"
 
-    def __init__(self, contact_id: int, at: datetime) -> None:
-        super().__init__(f"Contact {contact_id} was deleted at {at.isoformat()}.")
+    def __init__(self, contact_id: int, at: datetime, how: str = "deleted") -> None:
+        super().__init__(f"Contact {contact_id} was {how} at {at.isoformat()}.")
         self.at = at
+        self.how = how
+
+
+class Refused(IdentityError):
+    """What was asked is understood, but the present state does not allow it. Nothing was changed."""
+
+    code = "CONFLICT"
 
 
 class Busy(IdentityError):

@@ -7,6 +7,8 @@ import random
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
 from identity_graphql.domain.contacts import Cluster, Contact
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
 from identity_graphql.domain.reconcile import Decision, Request, reconcile
@@ -209,7 +211,11 @@ class IdentityService:
                     try:
                         async with self._storage.turn(queue) as turn:
                             asked = dict(waiting)
-                            plan = reconcile(list(asked.values()), await turn.find(*_sought(asked.values())))
+                            found = await turn.find(*_sought(asked.values()))
+                            plan = reconcile(list(asked.values()), found)
+                            if plan.merges:
+                                bans = await turn.bans([primary_id for primary_id, _ in plan.seen])
+                                plan = reconcile(list(asked.values()), replace(found, bans=bans)) if bans else plan
                             for future, decision in zip(asked, plan.decisions, strict=True):
                                 if plan.stands(decision):  # a repeat need not wait for those who write
                                     _answer(waiting, future, decision)

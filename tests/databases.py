@@ -22,7 +22,16 @@ from tests.fold import fold
 from tests.servers import Server, Unavailable, mariadb, postgresql
 
 NAMES = ("postgresql", "mariadb", "sqlite")
-TABLES = (tables.contact, tables.identifier, tables.pair, tables.event)
+TABLES = (
+    tables.contact,
+    tables.identifier,
+    tables.pair,
+    tables.event,
+    tables.withheld_pair,
+    tables.ban,
+    tables.event_contact,
+    tables.former_claim,
+)
 STARTERS: dict[str, Callable[[], AbstractContextManager[Server]]] = {
     "postgresql": postgresql,
     "mariadb": mariadb,
@@ -31,6 +40,10 @@ KEYS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "contact": itemgetter("id"),
     "identifier": itemgetter("kind", "value"),
     "pair": itemgetter("email", "phone_number"),
+    "withheld_pair": itemgetter("email", "phone_number"),
+    "ban": itemgetter("contact_id", "other_id"),
+    "event_contact": itemgetter("contact_id", "seq"),
+    "former_claim": itemgetter("kind", "value", "contact_id"),
 }
 COUNTERS = {
     "postgresql": "SELECT sequencename, last_value FROM pg_sequences ORDER BY 1",
@@ -91,8 +104,8 @@ def check_fold(rows: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def check_invariants(rows: dict[str, list[dict[str, Any]]]) -> None:
-    """I1 to I6 and I12, from the tables alone."""
-    contacts = {row["id"]: row for row in rows["contact"]}
+    """I1 to I8 and I12, from the tables alone (and the steward's links, which are in the log alone)."""
+    contacts = {row["id"]: row for row in rows["contact"] if row["deleted_at"] is None}
     clusters = defaultdict(list)
     for row in contacts.values():
         clusters[row["linked_id"] or row["id"]].append(row)
@@ -100,17 +113,20 @@ def check_invariants(rows: dict[str, list[dict[str, Any]]]) -> None:
         primaries = [row for row in members if row["linked_id"] is None]
         assert [row["id"] for row in primaries] == [primary_id], "one primary, and flat"
         assert min(members, key=lambda row: (row["created_at"], row["id"]))["id"] == primary_id, "the oldest"
-    for row in contacts.values():
+    for row in rows["contact"]:
         assert row["link_precedence"] == ("primary" if row["linked_id"] is None else "secondary")
     claims = {(row["kind"], row["value"]): row["contact_id"] for row in rows["identifier"]}
     for (kind, value), contact_id in claims.items():
-        assert contacts[contact_id][kind] == value, "a claim is of a contact that carries the value"
+        assert contacts[contact_id][kind] == value, "a claim is of a live contact that carries the value"
     carried = {(kind, row[kind]) for row in contacts.values() for kind in ("email", "phone_number") if row[kind]}
     assert carried == set(claims), "every value is claimed once"
-    assert all(row["id"] in set(claims.values()) for row in contacts.values()), "no surplus row"
+    for row in rows["ban"]:
+        if row["contact_id"] in contacts and row["other_id"] in contacts:
+            one, other = (contacts[row[end]]["linked_id"] or row[end] for end in ("contact_id", "other_id"))
+            assert one != other, "no two contacts of one cluster are banned from each other"
 
     # The partition equals union-find over the evidence.
-    parent: dict[Any, Any] = {claim: claim for claim in claims}
+    parent: dict[Any, Any] = {contact_id: contact_id for contact_id in contacts}
 
     def root(node: Any) -> Any:
         while parent[node] != node:
@@ -118,12 +134,38 @@ def check_invariants(rows: dict[str, list[dict[str, Any]]]) -> None:
         return node
 
     for pair in rows["pair"]:
-        parent[root(("email", pair["email"]))] = root(("phone_number", pair["phone_number"]))
+        one, other = (claims[kind, pair[kind]] for kind in ("email", "phone_number"))
+        parent[root(one)] = root(other)
+    for one, other in links(rows["event"]):
+        if one in contacts and other in contacts:
+            parent[root(one)] = root(other)
+    claimants = set(claims.values())
+    if all(event["kind"] == "identify" for event in rows["event"]):
+        assert contacts.keys() == claimants, "no surplus row"
+    for contact_id in contacts.keys() - claimants:
+        carried_here = [(kind, contacts[contact_id][kind]) for kind in ("email", "phone_number")]
+        homes = [claims[claim] for claim in carried_here if claim in claims]
+        mine = contacts[contact_id]["linked_id"] or contact_id
+        with_me = [home for home in homes if (contacts[home]["linked_id"] or home) == mine]
+        assert with_me, "a contact without a claim goes with those who claim what it carries"
+        parent[root(contact_id)] = root(with_me[0])
     by_evidence, by_links = defaultdict(set), defaultdict(set)
-    for claim, contact_id in claims.items():
-        by_evidence[root(claim)].add(claim)
-        by_links[contacts[contact_id]["linked_id"] or contact_id].add(claim)
+    for contact_id, row in contacts.items():
+        by_evidence[root(contact_id)].add(contact_id)
+        by_links[row["linked_id"] or contact_id].add(contact_id)
     assert sorted(map(sorted, by_evidence.values())) == sorted(map(sorted, by_links.values()))
+
+
+def links(events: list[dict[str, Any]]) -> set[tuple[int, int]]:
+    """What stewards linked, and nobody has taken back."""
+    linked: set[tuple[int, int]] = set()
+    for event in events:
+        for one, other, number in (event["detail"] or {}).get("changes", {}).get("links", ()):
+            if number is None:
+                linked.discard((one, other))
+            else:
+                linked.add((one, other))
+    return linked
 
 
 def required() -> set[str]:

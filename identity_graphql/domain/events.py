@@ -10,6 +10,8 @@ from typing import Any, Self
 from msgspec import Struct
 from msgspec.structs import replace
 
+from identity_graphql.domain.identifiers import Identifier, identifiers
+
 
 class EventKind(StrEnum):
     """Which verb was accepted: a request's, or one of a steward's."""
@@ -83,6 +85,11 @@ class Event(Struct, frozen=True):
     def pair(self) -> tuple[str, str] | None:
         """The evidence it brings: its email and phone number were seen together. None if it has only one."""
         return (self.email, self.phone_number) if self.email and self.phone_number else None
+
+    @property
+    def identifiers(self) -> tuple[Identifier, ...]:
+        """Those of its request; none for a steward's verb."""
+        return identifiers(self.email, self.phone_number)
 
     def renumbered(self, ids: Mapping[int, int]) -> Self:
         """The same event after the database gave out the real ids."""

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from identity_graphql.domain.contacts import PROVISIONAL, Cluster, Contact
 from identity_graphql.domain.events import Demotion, Event, EventKind, Outcome
-from identity_graphql.domain.identifiers import Details, Identifier, IdentifierKind
+from identity_graphql.domain.identifiers import Details, Identifier, IdentifierKind, identifiers
 
 TICK = timedelta(microseconds=1)
 
@@ -24,6 +24,25 @@ class Request(Struct, frozen=True):
     request_id: str | None = None
 
 
+def judge(homes: Sequence[int | None], *, seen: bool, withheld: bool, barred: bool) -> Outcome:
+    """What a request comes to.
+
+    ``homes``: the cluster that has each of its identifiers, the email's first, None for one that nobody has;
+    ``seen``: its pair is evidence already, or it has only one identifier; ``barred``: a ban forbids the pair, or
+    stands between the two clusters; ``withheld``: it was kept back before.
+    """
+    clusters = {home for home in homes if home is not None}
+    if barred:
+        return Outcome.UNCHANGED if withheld and homes[0] is not None else Outcome.WITHHELD
+    if not clusters:
+        return Outcome.CREATED
+    if len(clusters) > 1:
+        return Outcome.MERGED
+    if None in homes:
+        return Outcome.LINKED
+    return Outcome.UNCHANGED if seen else Outcome.OBSERVED
+
+
 class Found(Struct, frozen=True):
     """What the database knew at one moment about the identifiers of a batch."""
 
@@ -33,6 +52,10 @@ class Found(Struct, frozen=True):
     """those of the batch's pairs that were seen before"""
     now: datetime
     """the database's clock"""
+    withheld: Mapping[tuple[str, str], bool] = {}
+    """those of the batch's pairs that were kept back before; whether the pair itself is banned"""
+    bans: frozenset[tuple[int, int]] | None = None
+    """contacts of these clusters that are banned from each other; None: not looked up, as nothing is to be merged"""
 
 
 class Decision(Struct, frozen=True):
@@ -44,6 +67,8 @@ class Decision(Struct, frozen=True):
     contact: Contact | None = None
     demoted: tuple[Contact, ...] = ()
     event: Event | None = None
+    withheld: bool = False
+    """a ban forbids the link: the cluster is the email's"""
 
     def renumbered(self, ids: Mapping[int, int]) -> Self:
         """The same decision after the database gave out the real ids."""
@@ -77,11 +102,18 @@ class Plan(Struct, frozen=True):
     """existing ones that point at another primary now"""
     seen: frozenset[tuple[int, int]] = frozenset()
     """the found clusters: primary and version"""
+    withheld: frozenset[tuple[str, str]] = frozenset()
+    """the found pairs that had been kept back"""
 
     @property
     def events(self) -> tuple[Event, ...]:
         """In the order of the requests. No event: nothing is written."""
         return tuple(decision.event for decision in self.decisions if decision.event is not None)
+
+    @property
+    def merges(self) -> bool:
+        """Whether clusters are joined: then it matters who is banned from whom."""
+        return any(decision.outcome is Outcome.MERGED for decision in self.decisions)
 
     def stands(self, decision: Decision) -> bool:
         """Whether a decision holds even if this plan is never written: it rests on what was found alone."""
@@ -112,6 +144,7 @@ class _World:
         self.homes: dict[Identifier, int] = {}  # claimed identifier -> primary, at the time of the claim
         self.merged: dict[int, int] = {}  # demoted primary -> the primary that took it over
         self.pairs = set(found.pairs)
+        self.withheld = dict(found.withheld)
         self.created = 0
         for cluster in found.clusters:
             for contact in cluster.contacts:
@@ -120,32 +153,35 @@ class _World:
     def decide(self, request: Request, now: datetime) -> Decision:
         details, pair = request.details, request.details.pair
         homes = [self._home(identifier) for identifier in details.identifiers]
-        known = None not in homes
         touched = self._by_seniority({home for home in homes if home is not None})
-
-        if known and len(touched) == 1 and (pair is None or pair in self.pairs):
-            return Decision(request, Outcome.UNCHANGED, touched[0])
+        withheld = pair in self.withheld
+        barred = self.withheld.get(pair, False) if pair and self.withheld else False
+        if self.found.bans and len(touched) > 1:
+            barred = barred or self._banned(touched[0], touched[1])
+        outcome = judge(homes, seen=pair is None or pair in self.pairs, withheld=withheld, barred=barred)
+        if barred:
+            touched = [self.clusters[homes[0]]] if homes[0] is not None else []
+        if outcome is Outcome.UNCHANGED:
+            return Decision(request, outcome, touched[0], withheld=barred)
 
         at = max([now, *(cluster.changed_at + TICK for cluster in touched)])
         contact: Contact | None = None
         demoted: tuple[Contact, ...] = ()
-        if not touched:
-            outcome = Outcome.CREATED
-            contact = replace(self._contact(details, at), version=1, changed_at=at)
-            cluster = Cluster((contact,))
-        elif len(touched) > 1:
-            outcome = Outcome.MERGED
+        if outcome is Outcome.MERGED:
             oldest, younger = touched
             cluster = oldest.absorbed(younger, at)
             self.merged[younger.primary.id] = oldest.primary.id
             demoted = tuple(c for c in cluster.contacts if c.id == younger.primary.id)
-        elif known:
-            outcome = Outcome.OBSERVED
-            cluster = touched[0].observed(at)
-        else:
-            outcome = Outcome.LINKED
-            cluster = touched[0].joined(self._contact(details, at), at)
+        elif not touched:
+            # Of a pair that is banned, the email is a customer by itself; the number waits.
+            contact = self._contact(details.email, None if barred else details.phone_number, at)
+            contact = replace(contact, version=1, changed_at=at)
+            cluster = Cluster((contact,))
+        elif outcome is Outcome.LINKED:
+            cluster = touched[0].joined(self._contact(details.email, details.phone_number, at), at)
             contact = cluster.contacts[-1]
+        else:
+            cluster = touched[0].observed(at)
 
         primary_id = cluster.primary.id
         for gone in demoted:
@@ -153,8 +189,11 @@ class _World:
         self.clusters[primary_id] = cluster
         if contact is not None:
             self._claim(contact, primary_id)
-        if pair is not None:
+        if pair is not None and barred:
+            self.withheld.setdefault(pair, False)
+        elif pair is not None:
             self.pairs.add(pair)
+            self.withheld.pop(pair, None)
         event = Event(
             at=at,
             kind=EventKind.IDENTIFY,
@@ -170,7 +209,7 @@ class _World:
             version_after=cluster.version,
             request_id=request.request_id,
         )
-        return Decision(request, outcome, cluster, contact, demoted, event)
+        return Decision(request, outcome, cluster, contact, demoted, event, withheld=barred)
 
     def plan(self, decisions: tuple[Decision, ...]) -> Plan:
         """The rows that differ from what was found."""
@@ -188,6 +227,7 @@ class _World:
             contacts=tuple(sorted((c for c in after if c.id >= PROVISIONAL), key=lambda contact: contact.id)),
             relinks=tuple(new for old, new in changed if new.linked_id != old.linked_id),
             seen=frozenset((cluster.primary.id, cluster.version) for cluster in self.found.clusters),
+            withheld=frozenset(self.found.withheld),
         )
 
     def _home(self, identifier: Identifier) -> int | None:
@@ -206,14 +246,19 @@ class _World:
         for identifier in contact.claims:
             self.homes[identifier] = primary_id
 
-    def _contact(self, details: Details, at: datetime) -> Contact:
-        """A new contact for what these details say; it claims what nobody had before."""
-        claims = {identifier.kind for identifier in details.identifiers if identifier not in self.homes}
+    def _banned(self, one: Cluster, other: Cluster) -> bool:
+        sides = ({contact.id for contact in cluster.contacts} for cluster in (one, other))
+        here, there = sides
+        return any((a in here and b in there) or (a in there and b in here) for a, b in self.found.bans or ())
+
+    def _contact(self, email: str | None, phone_number: str | None, at: datetime) -> Contact:
+        """A new contact; it claims what nobody had before."""
+        claims = {i.kind for i in identifiers(email, phone_number) if i not in self.homes}
         self.created += 1
         return Contact(
             id=PROVISIONAL + self.created,
-            email=details.email,
-            phone_number=details.phone_number,
+            email=email,
+            phone_number=phone_number,
             linked_id=None,
             created_at=at,
             updated_at=at,

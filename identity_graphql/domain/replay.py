@@ -49,14 +49,25 @@ def step(state: State, event: Event) -> None:
 
 
 def _identify(state: State, event: Event) -> None:
+    for demotion in event.demoted:
+        if state.contacts[demotion.id].version != demotion.version_before:
+            raise Gap(f"event {event.seq} expects contact {demotion.id} at version {demotion.version_before}")
+    learn(state, event)
+    for demotion in event.demoted:
+        demoted = state.contacts[demotion.id]
+        state.put(replace(demoted, version=demotion.version_after, changed_at=event.at))
+    state.put(replace(state.contacts[event.primary_id], version=event.version_after, changed_at=event.at))
+
+
+def learn(state: State, event: Event) -> None:
+    """What a request taught: a contact, a link, a pair. All but the versions of the clusters."""
     at, primary_id, pair = event.at, event.primary_id, event.pair
     withheld = event.outcome is Outcome.WITHHELD
     if event.contact_id is not None:
         contact = Contact(
             id=event.contact_id,
             email=event.email,
-            # The number is another customer's, or is yet to be seen without the email that it is banned from.
-            phone_number=None if withheld else event.phone_number,
+            phone_number=None if withheld else event.phone_number,  # of a banned pair, the number waits
             linked_id=None if event.contact_id == primary_id else primary_id,
             created_at=at,
             updated_at=at,
@@ -65,17 +76,10 @@ def _identify(state: State, event: Event) -> None:
         for identifier in state.carried(contact):
             state.claims.setdefault(identifier, contact.id)
     for demotion in event.demoted:
-        demoted = state.contacts[demotion.id]
-        if demoted.version != demotion.version_before:
-            raise Gap(f"event {event.seq} expects contact {demotion.id} at version {demotion.version_before}")
         for contact_id in list(state.members[demotion.id]):
             state.put(replace(state.contacts[contact_id], linked_id=primary_id, updated_at=at))
-        demoted = state.contacts[demotion.id]
-        state.put(replace(demoted, version=demotion.version_after, changed_at=at))
-    state.put(replace(state.contacts[primary_id], version=event.version_after, changed_at=at))
-    if pair is not None:
-        if withheld:
-            state.withheld.setdefault(pair, Withheld(event.seq))
-        else:
-            state.pairs[pair] = event.seq
-            state.withheld.pop(pair, None)
+    if pair is not None and withheld:
+        state.withheld.setdefault(pair, Withheld(event.seq))
+    elif pair is not None:
+        state.pairs[pair] = event.seq
+        state.withheld.pop(pair, None)

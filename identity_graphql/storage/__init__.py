@@ -12,21 +12,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
 from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_graphql.domain.contacts import Cluster, Contact
+from identity_graphql.domain.events import Event
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 from identity_graphql.domain.reconcile import Found, Plan
+from identity_graphql.domain.state import Bond
 from identity_graphql.errors import Busy, Conflict, DatabaseAway
-from identity_graphql.storage import migrations, statements
+from identity_graphql.storage import log, migrations, statements, stewardship
 from identity_graphql.storage.address import Address, Backend
 from identity_graphql.storage.dialect import Dialect, Engines, Pool, Verdict
 from identity_graphql.storage.mysql import MySQL
 from identity_graphql.storage.postgresql import PostgreSQL
 from identity_graphql.storage.sqlite import SQLite
+from identity_graphql.storage.stewardship import Record
 
 DIALECTS: Mapping[Backend, type[Dialect]] = {
     Backend.POSTGRESQL: PostgreSQL,
@@ -57,6 +61,17 @@ class Turn:
             return await _find(self._connection, identifiers, pairs)
         return await self._storage.find(identifiers, pairs)
 
+    async def bans(self, primary_ids: Collection[int]) -> frozenset[Bond]:
+        """The contacts of these clusters that are banned from each other.
+
+        Not part of `find`, as it matters only where clusters are to be joined. Looked up later than that, it is still
+        right: whoever bans, or lifts a ban, changes the versions of both clusters.
+        """
+        if self._connection is not None:
+            return await _bans(self._connection, primary_ids)
+        async with self._storage.reading() as connection:
+            return await _bans(connection, primary_ids)
+
     async def apply(self, plan: Plan) -> Mapping[int, int]:
         """Write a plan; the real ids of its new contacts by their provisional ones.
 
@@ -68,6 +83,31 @@ class Turn:
             return await self._storage.dialect.write(self._connection, plan)
         async with self._storage.transaction() as connection:
             return await self._storage.dialect.write(connection, plan)
+
+
+class Desk:
+    """What a steward has in front of him: the log of some families, whole, and the time; and the pen.
+
+    At a desk that may ``write``, all of it happens in one transaction, behind the locks of the clusters.
+    """
+
+    def __init__(self, storage: Storage, connection: AsyncConnection, events: list[Event], now: datetime) -> None:
+        self.events = events
+        self.now = now
+        self._storage = storage
+        self._connection = connection
+
+    async def naming(self, identifiers: Collection[Identifier], *, after: int) -> tuple[list[int], int]:
+        """The events above this number that name one of these identifiers, and the number of the newest event."""
+        return await log.naming(self._connection, identifiers, after=after)
+
+    async def events_of(self, seqs: Collection[int]) -> list[Event]:
+        """These events."""
+        return await log.events(self._connection, seqs)
+
+    async def write(self, record: Record) -> Record:
+        """Write a verb; it with the real numbers. Raises Conflict, with nothing written, if something has changed."""
+        return await stewardship.write(self._connection, self._storage.dialect, record)
 
 
 class Storage:
@@ -99,7 +139,7 @@ class Storage:
                 await connection.execute(statements.LOCK, {"ids": statements.padded(sorted(queue), 0)})
                 yield Turn(self, connection, queue)
         elif self._engines.write_alone:
-            async with self._reading() as connection:
+            async with self.reading() as connection:
                 yield Turn(self, connection)
         else:
             yield Turn(self)
@@ -111,7 +151,29 @@ class Storage:
                 yield connection
 
     @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+    async def desk(
+        self, contact_ids: Collection[int], *, by_value: bool = False, write: bool = False
+    ) -> AsyncIterator[Desk]:
+        """The log of the families of these contacts (`log.family`); with ``write``, to change something there."""
+        async with self.transaction() if write else self.snapshot() as connection:
+            events = await log.family(connection, contact_ids, by_value=by_value)
+            if write:
+                contacts = {contact_id for event in events for contact_id in log.contacts_of(event)}
+                await log.lock(connection, contacts)
+                again = await log.family(connection, contact_ids, by_value=by_value)
+                if [event.seq for event in again] != [event.seq for event in events]:
+                    raise Conflict("somebody wrote while we took our place in the queue")
+            yield Desk(self, connection, events, (await connection.execute(statements.NOW)).scalar_one())
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncConnection]:
+        """To read with several statements what was there at one moment."""
+        with self._translated():
+            async with self._engines.snapshot.begin() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
         with self._translated():
             async with self._engines.read.connect() as connection:
                 yield connection
@@ -134,7 +196,7 @@ class Storage:
 
     async def find(self, identifiers: Collection[Identifier], pairs: Pairs = ()) -> Found:
         """Every cluster that has one of the identifiers, those of the pairs that were seen, and the time."""
-        async with self._reading() as connection:
+        async with self.reading() as connection:
             return await _find(connection, identifiers, pairs)
 
     async def contacts(self, ids: Collection[int]) -> dict[int, Contact]:
@@ -158,13 +220,34 @@ class Storage:
         rows = await self._rows(statements.PAGE_OF_CLUSTERS, {"after": after, "limit": limit})
         return sorted(statements.clusters_from_rows(rows), key=lambda cluster: cluster.primary.id)
 
+    async def claimants(self, identifiers: Collection[Identifier]) -> list[int]:
+        """The contacts that claim one of these identifiers, or ever did."""
+        async with self.reading() as connection:
+            return await log.claimants(connection, identifiers)
+
+    async def withheld_by(self, identifiers: Collection[Identifier]) -> list[int]:
+        """The clusters whose events withheld a pair with one of these identifiers."""
+        values = {
+            kind.value: statements.padded([i.value for i in identifiers if i.kind is kind], "")
+            for kind in IdentifierKind
+        }
+        rows = await self._rows(
+            statements.WITHHELD_BY, {"emails": values["email"], "phone_numbers": values["phone_number"]}
+        )
+        return sorted({row[0] for row in rows})
+
+    async def event(self, seq: int) -> Event | None:
+        """One event; None if there is none of this number."""
+        async with self.reading() as connection:
+            return next(iter(await log.events(connection, [seq])), None)
+
     async def newest_norm(self) -> str | None:
         """The normalisation that the newest event was written under; None for an empty log."""
         rows = await self._rows(statements.NEWEST_NORM, {})
         return rows[0][0] if rows else None
 
     async def _rows(self, statement: sa.Executable, parameters: Mapping[str, Any]) -> Sequence[sa.Row[Any]]:
-        async with self._reading() as connection:
+        async with self.reading() as connection:
             return (await connection.execute(statement, parameters)).all()
 
     @asynccontextmanager
@@ -184,8 +267,13 @@ class Storage:
 
     async def is_migrated(self) -> bool:
         """Whether the database has this program's revision, or a newer one. Raises DatabaseAway."""
-        async with self._reading() as connection:
+        async with self.reading() as connection:
             return not migrations.is_older(await migrations.revision(connection))
+
+
+async def _bans(connection: AsyncConnection, primary_ids: Collection[int]) -> frozenset[Bond]:
+    rows = await connection.execute(statements.BANS, {"primary_ids": statements.padded(sorted(primary_ids), 0)})
+    return frozenset((row[0], row[1]) for row in rows)
 
 
 async def _find(connection: AsyncConnection, identifiers: Collection[Identifier], pairs: Pairs) -> Found:
@@ -200,13 +288,15 @@ async def _find(connection: AsyncConnection, identifiers: Collection[Identifier]
             "pair_phone_numbers": statements.padded(sorted({phone_number for _, phone_number in pairs}), ""),
         },
     )
-    contacts, seen, now = [], set(), None
+    contacts, seen, withheld, now = [], set(), {}, None
     for row in rows:
         if row[0] is not None:
             contacts.append(row)
+        elif row[1] is not None and row[3] is not None:
+            withheld[(row[1], row[2])] = bool(row[3])
         elif row[1] is not None:
             seen.add((row[1], row[2]))
         else:
             now = row[4]
     assert now is not None, "the clock is always among the rows"
-    return Found(statements.clusters_from_rows(contacts), frozenset(seen), now)
+    return Found(statements.clusters_from_rows(contacts), frozenset(seen), now, withheld)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Protocol
+from typing import Any, Protocol
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from identity_graphql.domain.reconcile import Plan
@@ -32,12 +33,15 @@ class Engines:
 
     read: AsyncEngine
     write: AsyncEngine
+    snapshot: AsyncEngine
+    """to read several statements of one and the same moment"""
     write_alone: bool = False
     """whether `Dialect.write` is one statement that may run where it reads, without a transaction around it"""
 
     async def dispose(self) -> None:
         await self.read.dispose()
         await self.write.dispose()
+        await self.snapshot.dispose()
 
 
 DEFAULT_WAIT = 2.0
@@ -69,6 +73,11 @@ class Dialect(Protocol):
 
     async def write(self, connection: AsyncConnection, plan: Plan) -> Mapping[int, int]:
         """Write a plan in the transaction of this connection, in the order of `writes`, and answer as it does."""
+
+    async def number(
+        self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
+    ) -> list[int]:
+        """Insert rows into a table that numbers them; the numbers, in the order of the rows."""
 
     def migration_lock(self, connection: AsyncConnection) -> AbstractAsyncContextManager[None]:
         """Keep every other process from migrating this database meanwhile."""

@@ -46,7 +46,8 @@ class MySQL:
             isolation_level=pool.isolation_level,
             hide_parameters=True,
         )
-        return Engines(read=engine, write=engine)
+        snapshot = engine.execution_options(isolation_level="REPEATABLE READ")
+        return Engines(read=engine, write=engine, snapshot=snapshot)
 
     def judge(self, error: BaseException) -> Verdict:
         origin = getattr(error, "orig", None) or error
@@ -58,9 +59,9 @@ class MySQL:
         return Verdict.AWAY if code in AWAY else Verdict.UNEXPECTED
 
     async def write(self, connection: AsyncConnection, plan: Plan) -> Mapping[int, int]:
-        return await write(connection, plan, number=self._number, judge=self.judge)
+        return await write(connection, plan, number=self.number, judge=self.judge)
 
-    async def _number(
+    async def number(
         self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
     ) -> list[int]:
         # MySQL has no RETURNING, and the ids of one INSERT of many rows need not follow each other on a cluster.

@@ -44,6 +44,7 @@ class PostgreSQL:
             read=engine,
             # Set rather than inherited: correct at every level, this one only avoids needless conflicts.
             write=engine.execution_options(isolation_level=pool.isolation_level),
+            snapshot=engine.execution_options(isolation_level="REPEATABLE READ"),
             write_alone=pool.isolation_level == "READ COMMITTED",
         )
 
@@ -75,6 +76,13 @@ class PostgreSQL:
         with claiming(self.judge):
             ids = (await connection.execute(_WRITE, _parameters(plan, drawn))).scalar_one()
         return {contact.id: id for contact, id in zip(plan.contacts, ids, strict=True)}
+
+    async def number(
+        self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
+    ) -> list[int]:
+        (key,) = table.primary_key
+        statement = table.insert().returning(key)
+        return [(await connection.execute(statement, row)).scalar_one() for row in rows]
 
     @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:
@@ -162,11 +170,18 @@ WITH swap AS (
     LEFT JOIN created ON created.provisional = given.contact_id
     LEFT JOIN created AS home ON home.provisional = given.primary_id
   ORDER BY position
-  RETURNING seq, email, phone_number
+  RETURNING seq, email, phone_number, outcome = 'WITHHELD' AS withheld
 ), paired AS (
   INSERT INTO pair (email, phone_number, seq)
-  SELECT email, phone_number, seq FROM logged WHERE email IS NOT NULL AND phone_number IS NOT NULL
+  SELECT email, phone_number, seq FROM logged WHERE email IS NOT NULL AND phone_number IS NOT NULL AND NOT withheld
   ORDER BY email, phone_number
+), kept_back AS (
+  INSERT INTO withheld_pair (email, phone_number, seq, banned)
+  SELECT email, phone_number, seq, false FROM logged WHERE withheld
+  ON CONFLICT DO NOTHING
+), believed AS (
+  DELETE FROM withheld_pair USING logged
+  WHERE withheld_pair.email = logged.email AND withheld_pair.phone_number = logged.phone_number AND NOT logged.withheld
 )
 SELECT ARRAY(SELECT id FROM created ORDER BY provisional) FROM judged
 """)

@@ -33,7 +33,8 @@ class SQLite:
         # setting: a transaction of SQLite is always serializable.
         return Engines(
             read=self._engine(address, size=pool.size, timeout=pool.timeout),
-            write=_immediate(self._engine(address, size=1, timeout=pool.timeout)),
+            write=_beginning("BEGIN IMMEDIATE", self._engine(address, size=1, timeout=pool.timeout)),
+            snapshot=_beginning("BEGIN", self._engine(address, size=pool.size, timeout=pool.timeout)),
         )
 
     def _engine(self, address: Address, *, size: int, timeout: float) -> AsyncEngine:
@@ -67,9 +68,9 @@ class SQLite:
         return Verdict.AWAY if primary in AWAY else Verdict.UNEXPECTED
 
     async def write(self, connection: AsyncConnection, plan: Plan) -> Mapping[int, int]:
-        return await write(connection, plan, number=self._number, judge=self.judge)
+        return await write(connection, plan, number=self.number, judge=self.judge)
 
-    async def _number(
+    async def number(
         self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
     ) -> list[int]:
         # The write lock is ours: nobody else draws numbers meanwhile, and AUTOINCREMENT keeps the highest ever used.
@@ -86,11 +87,12 @@ class SQLite:
         yield  # BEGIN IMMEDIATE is the lock
 
 
-def _immediate(engine: AsyncEngine) -> AsyncEngine:
-    """Take the write lock at once: a transaction that reads first and writes later could not be retried inside."""
+def _beginning(statement: str, engine: AsyncEngine) -> AsyncEngine:
+    """Begin every transaction in this way. IMMEDIATE takes the write lock at once: one that reads first and writes
+    later could not be retried inside."""
 
     @sa.event.listens_for(engine.sync_engine, "begin")
     def begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql(statement)
 
     return engine

@@ -8,8 +8,20 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from identity_graphql.domain.contacts import Cluster, Contact
+from identity_graphql.domain.events import EventKind
 from identity_graphql.domain.identifiers import IdentifierKind
-from identity_graphql.storage.tables import among, clock, contact, event, identifier, pair
+from identity_graphql.storage.tables import (
+    among,
+    ban,
+    clock,
+    contact,
+    event,
+    event_contact,
+    former_claim,
+    identifier,
+    pair,
+    withheld_pair,
+)
 
 T = TypeVar("T")
 
@@ -64,7 +76,8 @@ def _clusters(touched: sa.CTE) -> tuple[sa.Select[Any], sa.Select[Any]]:
 def _find() -> sa.CompoundSelect[Any]:
     """Everything that a batch has to know, in one statement and so in one snapshot.
 
-    Three kinds of rows: contacts; pairs that were seen before (no id, but an email); the clock (neither).
+    Three kinds of rows: contacts; pairs that were seen before (no id, but an email; in the fourth column, of a pair
+    that was kept back, whether it is banned itself); the clock (neither).
     """
     owner = contact.alias("owner")
     touched = (
@@ -78,13 +91,20 @@ def _find() -> sa.CompoundSelect[Any]:
         .cte("touched")
     )
     nothing = sa.null()
-    seen = sa.select(nothing, pair.c.email, pair.c.phone_number, *[nothing] * 8).where(
-        among(pair.c.email, "pair_emails"),
-        # Not by the index: with both lists PostgreSQL up to 16, SQLite and MariaDB try every email with every number.
-        among(pair.c.phone_number.concat(""), "pair_phone_numbers"),
-    )
+    seen = _pairs(pair, nothing)
+    withheld = _pairs(withheld_pair, sa.case((withheld_pair.c.banned, 1), else_=0))
     now = sa.select(nothing, nothing, nothing, nothing, clock(), *[nothing] * 6)
-    return sa.union_all(*_clusters(touched), seen, now)
+    return sa.union_all(*_clusters(touched), seen, withheld, now)
+
+
+def _pairs(table: sa.Table, banned: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """Those of the batch's pairs that are in a table."""
+    nothing = sa.null()
+    return sa.select(nothing, table.c.email, table.c.phone_number, banned, *[nothing] * 7).where(
+        among(table.c.email, "pair_emails"),
+        # Not by the index: with both lists PostgreSQL up to 16, SQLite and MariaDB try every email with every number.
+        among(table.c.phone_number.concat(""), "pair_phone_numbers"),
+    )
 
 
 FIND = _find()
@@ -122,10 +142,13 @@ def _page_of_clusters() -> sa.CompoundSelect[Any]:
 
 PAGE_OF_CLUSTERS = _page_of_clusters()
 
+_ROW = [column for column in contact.c if column.name not in ("link_precedence", "erased_at", "undone_at")]
 _CONTACT = sa.select(
-    *(column for column in contact.c if column.name != "link_precedence"),
+    *_ROW,
     sa.false().label("claims_email"),
     sa.false().label("claims_phone_number"),
+    contact.c.erased_at,
+    contact.c.undone_at,
 )
 CONTACTS = _CONTACT.where(among(contact.c.id, "ids"))
 PAGE_OF_CONTACTS = (
@@ -133,6 +156,24 @@ PAGE_OF_CONTACTS = (
     .order_by(contact.c.id)
     .limit(sa.bindparam("limit"))
 )
+
+
+def _bans() -> sa.Select[Any]:
+    """The bans between clusters of these primaries."""
+    one, other = contact.alias("one"), contact.alias("other")
+    return (
+        sa.select(ban.c.contact_id, ban.c.other_id)
+        .select_from(ban.join(one, one.c.id == ban.c.contact_id).join(other, other.c.id == ban.c.other_id))
+        .where(
+            among(one.c.id, "primary_ids") | among(one.c.linked_id, "primary_ids"),
+            among(sa.func.coalesce(other.c.linked_id, other.c.id), "primary_ids"),
+            one.c.deleted_at.is_(None),
+            other.c.deleted_at.is_(None),
+        )
+    )
+
+
+BANS = _bans()
 
 # A queue, not a judge: it only keeps writers of one cluster from overtaking each other for ever.
 # NO KEY UPDATE where there is such a thing: it lets the foreign keys of others pass.
@@ -145,10 +186,70 @@ SWAP = (
     .values(version=sa.bindparam("new_version"), changed_at=sa.bindparam("new_changed_at"))
 )
 
+BELIEVE = withheld_pair.delete().where(
+    withheld_pair.c.email == sa.bindparam("of_email"),
+    withheld_pair.c.phone_number == sa.bindparam("of_phone_number"),
+)
+
 RELINK = (
     contact.update()
     .where(among(contact.c.id, "ids"))
     .values(linked_id=sa.bindparam("primary_id"), updated_at=sa.bindparam("at"))
+)
+
+# Of whatever may change in a row; its id, its time of birth, and what the database computes may not.
+UPDATE_CONTACT = (
+    contact.update()
+    .where(contact.c.id == sa.bindparam("of_id"))
+    .values(
+        {
+            column.name: sa.bindparam(f"new_{column.name}")
+            for column in contact.c
+            if column.name not in ("id", "created_at", "link_precedence")
+        }
+    )
+)
+
+PRIMARIES = sa.select(contact.c.linked_id).where(among(contact.c.id, "ids"), contact.c.linked_id.is_not(None))
+MEMBERS = sa.select(contact.c.id).where(among(contact.c.linked_id, "ids"))
+LIVE_PRIMARIES = sa.select(contact.c.id).where(
+    among(contact.c.id, "ids"), contact.c.linked_id.is_(None), contact.c.deleted_at.is_(None)
+)
+_EVENT = sa.select(event)
+EVENTS = _EVENT.where(among(event.c.seq, "ids"))
+EVENTS_OF_CLUSTERS = _EVENT.where(among(event.c.primary_id, "ids"))
+EVENTS_ABOUT = sa.select(event_contact.c.seq).where(among(event_contact.c.contact_id, "ids")).distinct()
+CLAIMANTS = sa.union(
+    *(
+        sa.select(table.c.contact_id).where(table.c.kind == sa.bindparam("of_kind"), among(table.c.value, "values"))
+        for table in (identifier, former_claim)
+    )
+)
+FORGET_CLAIMS = former_claim.delete().where(
+    former_claim.c.kind == sa.bindparam("of_kind"), former_claim.c.value == sa.bindparam("of_value")
+)
+REWRITE_EVENT = (
+    event.update()
+    .where(event.c.seq == sa.bindparam("of_seq"))
+    .values({name: sa.bindparam(name) for name in ("email", "phone_number", "raw", "reason", "detail")})
+)
+
+WITHHELD_BY = (
+    sa.select(event.c.primary_id)
+    .distinct()
+    .select_from(withheld_pair.join(event, event.c.seq == withheld_pair.c.seq))
+    .where(among(withheld_pair.c.email, "emails") | among(withheld_pair.c.phone_number, "phone_numbers"))
+)
+
+NOW = sa.select(clock())
+NEWEST_SEQ = sa.select(sa.func.coalesce(sa.func.max(event.c.seq), 0))
+# Without an index, which only an erasure would use: a stretch of the log at a time.
+NAMING = _EVENT.where(
+    event.c.seq > sa.bindparam("after"),
+    event.c.seq <= sa.bindparam("upto"),
+    (event.c.kind != EventKind.IDENTIFY.value)
+    | among(event.c.email, "emails")
+    | among(event.c.phone_number, "phone_numbers"),
 )
 
 NEWEST_NORM = sa.select(event.c.norm).order_by(event.c.seq.desc()).limit(1)

@@ -126,6 +126,8 @@ contact = sa.Table(
     sa.Column("deleted_at", UtcDateTime),
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.Column("changed_at", UtcDateTime),
+    sa.Column("erased_at", UtcDateTime),
+    sa.Column("undone_at", UtcDateTime),
     implicit_returning=False,  # not on MySQL; whoever wants the ids asks the dialect
     sqlite_autoincrement=True,  # ids are never reused
     mysql_charset="utf8mb4",
@@ -166,7 +168,7 @@ event = sa.Table(
     sa.Column("raw", sa.JSON, nullable=False),
     sa.Column("norm", sa.String(16), nullable=False),
     sa.Column("contact_id", BigId),
-    sa.Column("primary_id", BigId, nullable=False),
+    sa.Column("primary_id", BigId, nullable=False, index=True),
     sa.Column("demoted", sa.JSON, nullable=False),
     sa.Column("version_before", sa.BigInteger, nullable=False),
     sa.Column("version_after", sa.BigInteger, nullable=False),
@@ -178,4 +180,48 @@ event = sa.Table(
     sqlite_autoincrement=True,
     mysql_charset="utf8mb4",
     mysql_engine="InnoDB",
+)
+
+MYSQL: dict[str, Any] = {"mysql_charset": "utf8mb4", "mysql_engine": "InnoDB", "implicit_returning": False}
+
+# What follows is written by a steward's verbs, and (withheld_pair) where a ban stands in the way of a request.
+
+# A pair that is not evidence: kept back by a ban, or banned itself.
+withheld_pair = sa.Table(
+    "withheld_pair",
+    metadata,
+    sa.Column("email", Email, primary_key=True),
+    sa.Column("phone_number", PhoneNumber, primary_key=True, index=True),
+    sa.Column("seq", BigId, nullable=False, autoincrement=False, index=True),
+    sa.Column("banned", sa.Boolean, nullable=False),
+    **MYSQL,
+)
+
+# Two contacts that must never be of one cluster, the smaller id first.
+ban = sa.Table(
+    "ban",
+    metadata,
+    sa.Column("contact_id", BigId, primary_key=True, autoincrement=False),
+    sa.Column("other_id", BigId, primary_key=True, autoincrement=False, index=True),
+    sa.Column("seq", BigId, nullable=False, autoincrement=False),
+    **MYSQL,
+)
+
+# Which contacts a steward's verb was about: the way from a contact to events of clusters that it was once in.
+event_contact = sa.Table(
+    "event_contact",
+    metadata,
+    sa.Column("contact_id", BigId, primary_key=True, autoincrement=False),
+    sa.Column("seq", BigId, primary_key=True, autoincrement=False),
+    **MYSQL,
+)
+
+# Who claimed an identifier before somebody else did, or nobody: the way to what was known at an earlier time.
+former_claim = sa.Table(
+    "former_claim",
+    metadata,
+    sa.Column("kind", Kind, primary_key=True),
+    sa.Column("value", Email, primary_key=True),
+    sa.Column("contact_id", BigId, primary_key=True, autoincrement=False),
+    **MYSQL,
 )

@@ -11,7 +11,7 @@ from msgspec.structs import asdict
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_graphql.domain.contacts import PROVISIONAL, Contact
-from identity_graphql.domain.events import Event
+from identity_graphql.domain.events import Event, Outcome
 from identity_graphql.domain.reconcile import Plan, Swap
 from identity_graphql.errors import Conflict
 from identity_graphql.storage import statements, tables
@@ -33,7 +33,7 @@ async def write(connection: AsyncConnection, plan: Plan, *, number: Number, judg
     await _swap(connection, plan.swaps)
     ids: dict[int, int] = {}
     if plan.contacts:
-        numbers = await number(connection, tables.contact, [_contact_row(contact) for contact in plan.contacts])
+        numbers = await number(connection, tables.contact, [contact_row(contact) for contact in plan.contacts])
         ids = {contact.id: number for contact, number in zip(plan.contacts, numbers, strict=True)}
         # Linked to a primary of the same batch: its id was not known before.
         await _relink(connection, [c.renumbered(ids) for c in plan.contacts if (c.linked_id or 0) >= PROVISIONAL])
@@ -44,9 +44,19 @@ async def write(connection: AsyncConnection, plan: Plan, *, number: Number, judg
     seqs = await number(connection, tables.event, [event_row(event) for event in events])
     # After the events, whose numbers they carry. No two writers meet here: each of them holds the claim or the
     # swap that makes the pair new.
-    pairs = sorted((*event.pair, seq) for event, seq in zip(events, seqs, strict=True) if event.pair)
+    told = [(*event.pair, seq, event.outcome) for event, seq in zip(events, seqs, strict=True) if event.pair]
+    pairs = sorted((*pair, seq) for *pair, seq, outcome in told if outcome is not Outcome.WITHHELD)
+    kept_back = [
+        (*pair, seq, False)
+        for *pair, seq, outcome in told
+        if outcome is Outcome.WITHHELD and tuple(pair) not in plan.withheld
+    ]
     with claiming(judge):
         await _insert(connection, tables.pair, pairs)
+        await _insert(connection, tables.withheld_pair, sorted(kept_back))
+    for email, phone_number, _ in pairs:
+        if (email, phone_number) in plan.withheld:
+            await connection.execute(statements.BELIEVE, {"of_email": email, "of_phone_number": phone_number})
     return ids
 
 
@@ -102,7 +112,7 @@ async def _relink(connection: AsyncConnection, contacts: Iterable[Contact]) -> N
             await connection.execute(statements.RELINK, {"ids": some, "primary_id": primary_id, "at": at})
 
 
-def _contact_row(contact: Contact) -> dict[str, Any]:
+def contact_row(contact: Contact) -> dict[str, Any]:
     linked_id = contact.linked_id
     return {
         "email": contact.email,
@@ -130,4 +140,7 @@ def event_row(event: Event) -> dict[str, Any]:
         "version_before": event.version_before,
         "version_after": event.version_after,
         "request_id": event.request_id,
+        "actor": event.actor,
+        "reason": event.reason,
+        "detail": event.detail,
     }

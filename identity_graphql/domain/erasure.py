@@ -1,0 +1,84 @@
+"""What takes a value out of the log for good, and leaves the log's shape (E4)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from identity_graphql.domain.events import Event
+from identity_graphql.domain.identifiers import Identifier, IdentifierKind
+
+ERASED: Final = "erased:"
+"""Every token begins with it. No email or phone number does: it has no @, and letters."""
+RAW = {IdentifierKind.EMAIL: "email", IdentifierKind.PHONE_NUMBER: "phoneNumber"}
+
+Tokens = Mapping[Identifier, str]
+"""What stands in the place of a value from now on: random, never a hash; the same one throughout the log."""
+
+
+def is_token(value: str | None) -> bool:
+    """Whether this stands in the place of an erased value."""
+    return value is not None and value.startswith(ERASED)
+
+
+def names(event: Event, identifiers: Collection[Identifier]) -> bool:
+    """Whether one of these values stands anywhere in an event."""
+    if any(identifier in identifiers for identifier in event.identifiers):
+        return True
+    if event.detail is None and event.reason is None:
+        return False
+    values = {identifier.value for identifier in identifiers}
+    mentioned = _pattern(values)
+    if any(text and mentioned.search(text) for text in (event.reason, event.actor)):
+        return True
+    return any(text in values for text in _texts(event.detail))
+
+
+def rewritten(event: Event, tokens: Tokens) -> Event:
+    """The event with tokens in the place of values. What was typed for them is gone altogether."""
+    by_value = {identifier.value: token for identifier, token in tokens.items()}
+    gone = {RAW[identifier.kind] for identifier in event.identifiers if identifier in tokens}
+    mentioned = _pattern(by_value)
+    return replace(
+        event,
+        email=_token(tokens, IdentifierKind.EMAIL, event.email),
+        phone_number=_token(tokens, IdentifierKind.PHONE_NUMBER, event.phone_number),
+        raw={name: text for name, text in event.raw.items() if name not in gone},
+        detail=None if event.detail is None else _replaced(event.detail, by_value),
+        actor=event.actor and mentioned.sub("erased", event.actor),
+        reason=event.reason and mentioned.sub("erased", event.reason),
+    )
+
+
+def _token(tokens: Tokens, kind: IdentifierKind, value: str | None) -> str | None:
+    return None if value is None else tokens.get(Identifier(kind, value), value)
+
+
+def _pattern(values: Iterable[str]) -> re.Pattern[str]:
+    """Any of these values within a text, whatever the case; longer ones first."""
+    ordered = sorted(values, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, ordered)) or "(?!)", re.IGNORECASE)
+
+
+def _texts(document: Any) -> Iterable[str]:
+    if isinstance(document, str):
+        yield document
+    elif isinstance(document, Mapping):
+        for value in document.values():
+            yield from _texts(value)
+    elif isinstance(document, list | tuple):
+        for value in document:
+            yield from _texts(value)
+
+
+def _replaced(document: Any, by_value: Mapping[str, str]) -> Any:
+    if isinstance(document, str):
+        return by_value.get(document, document)
+    if isinstance(document, Mapping):
+        return {name: _replaced(value, by_value) for name, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [_replaced(value, by_value) for value in document]
+    return document

@@ -1,0 +1,110 @@
+"""Take one event back: the state as if it had never come, later events kept and judged again (Q21)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from identity_graphql.domain import verbs
+from identity_graphql.domain.contacts import PROVISIONAL, Contact
+from identity_graphql.domain.events import Demotion, Event, EventKind, Outcome
+from identity_graphql.domain.identifiers import identifiers
+from identity_graphql.domain.reconcile import judge
+from identity_graphql.domain.replay import learn
+from identity_graphql.domain.state import State
+from identity_graphql.errors import IdentityError
+
+Born = Mapping[int, int]
+"""Contacts that an undo made: the event that came to need one -> the contact."""
+
+
+def undone(events: Sequence[Event], last: int | None = None) -> frozenset[int]:
+    """The events that do not count: taken back by an undo that does, or by one that is yet to come (``last``)."""
+    taken_back = set() if last is None else {last}
+    for event in reversed(events):
+        if event.kind is EventKind.UNDO and event.seq not in taken_back and event.detail is not None:
+            taken_back.add(event.detail["asked"]["event"])
+    return frozenset(taken_back)
+
+
+def born(events: Sequence[Event]) -> dict[int, int]:
+    """The contacts that the undos among these events made."""
+    made: dict[int, int] = {}
+    for event in events:
+        if event.kind is EventKind.UNDO and event.detail is not None:
+            made.update((seq, contact_id) for seq, contact_id in event.detail.get("born", ()))
+    return made
+
+
+def counterfactual(events: Sequence[Event], without: frozenset[int], known: Born) -> tuple[State, dict[int, int]]:
+    """The state that these events, in order, lead to without some of them: every one is judged again.
+
+    What would not have been accepted falls; a request that would have been the first to carry an identifier gets a
+    contact (with an id from ``known``, or a provisional one). Returns the contacts that were made in this way too.
+    Versions and ``updated_at`` mean nothing in it: they are not a matter of what would have been, but of when it
+    is written.
+    """
+    state = State()
+    made: dict[int, int] = {}
+    for event in events:
+        if event.seq in without:
+            continue
+        if event.kind is EventKind.IDENTIFY:
+            _identify_again(state, event, known, made)
+        elif event.detail is not None:
+            with suppress(IdentityError):  # it would have been refused
+                verbs.read(event.detail["asked"]).carry_out(state, event.at, event.seq)
+    return state, made
+
+
+def adopt(present: State, target: State, at: datetime) -> State:
+    """The present with everything as the counterfactual has it, and every row that changes marked with the time."""
+    after = target.copy()
+    after.contacts, after.members = {}, {}
+    for contact in present.contacts.values():
+        after.put(_adopted(contact, target.contacts.get(contact.id), at))
+    for contact in target.contacts.values():
+        if contact.id not in present.contacts:
+            after.put(replace(contact, updated_at=at, version=0, changed_at=None))
+    return after
+
+
+def _adopted(contact: Contact, wanted: Contact | None, at: datetime) -> Contact:
+    if wanted is None:  # no event needs it any more
+        return contact if contact.deleted_at else replace(contact, deleted_at=at, undone_at=at, updated_at=at)
+    after = replace(
+        contact,
+        email=wanted.email,
+        phone_number=wanted.phone_number,
+        deleted_at=wanted.deleted_at,
+        erased_at=wanted.erased_at,
+        undone_at=None,
+        linked_id=wanted.linked_id if wanted.deleted_at is None else contact.linked_id,
+    )
+    same = (after.linked_id, after.deleted_at) == (contact.linked_id, contact.deleted_at)
+    return after if same else replace(after, updated_at=at)
+
+
+def _identify_again(state: State, event: Event, known: Born, made: dict[int, int]) -> None:
+    pair = event.pair
+    homes = [state.home(identifier) for identifier in identifiers(event.email, event.phone_number)]
+    withheld = state.withheld.get(pair) if pair else None
+    touched = {home for home in homes if home is not None}
+    barred = (withheld is not None and withheld.banned) or (len(touched) > 1 and state.banned(*touched) is not None)
+    outcome = judge(homes, seen=pair is None or pair in state.pairs, withheld=withheld is not None, barred=barred)
+    if outcome is Outcome.UNCHANGED:
+        return
+    if barred:
+        touched = {homes[0]} if homes[0] is not None else set()
+    contact_id = None
+    if outcome in (Outcome.CREATED, Outcome.LINKED) or not touched:
+        contact_id = event.contact_id or known.get(event.seq)
+        if contact_id is None:
+            contact_id = made[event.seq] = PROVISIONAL + len(made) + 1
+    primary_id = state.oldest(touched) if touched else contact_id
+    assert primary_id is not None, "a request without a cluster makes a contact"
+    demoted = tuple(Demotion(home, 0, 0) for home in touched if home != primary_id)
+    learn(state, replace(event, outcome=outcome, contact_id=contact_id, primary_id=primary_id, demoted=demoted))

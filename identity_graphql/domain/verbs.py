@@ -1,0 +1,376 @@
+"""What a data steward can do. Each verb changes a state in place, or refuses and changes nothing.
+
+They are written into the log as they were asked, so that a later undo can judge them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, ClassVar
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from identity_graphql.domain.changes import THIS_EVENT
+from identity_graphql.domain.contacts import Contact
+from identity_graphql.domain.events import EventKind
+from identity_graphql.domain.identifiers import Identifier, IdentifierKind
+from identity_graphql.domain.state import Bond, Pair, State, Withheld, bond, ends
+from identity_graphql.errors import InvalidInput, NotFound, Problem, Refused
+
+
+class _Verb(Struct, frozen=True, tag_field="verb"):
+    kind: ClassVar[EventKind]
+
+    def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
+        """Change the state, as the event of this number. Raises Refused, NotFound or InvalidInput before it does."""
+        raise NotImplementedError
+
+
+class MergeClusters(_Verb, frozen=True, tag="merge_clusters"):
+    """Two contacts are one customer, whatever the evidence says."""
+
+    one: int
+    other: int
+    kind = EventKind.MERGE_CLUSTERS
+
+    def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
+        here, there = live(state, self.one), live(state, self.other)
+        if here == there:
+            raise InvalidInput(Problem("root", f"Contacts {self.one} and {self.other} are one cluster already."))
+        refuse_if_banned(state, here, there)
+        state.links[bond(self.one, self.other)] = seq
+        state.join(here, there, at)
+
+
+class SplitCluster(_Verb, frozen=True, tag="split_cluster"):
+    """These contacts are another customer than the rest of their cluster.
+
+    ``identifiers`` are to stand on the other side than they do. What the two sides have in common is no evidence
+    any more, and (unless ``ban`` is false) the oldest contacts of both are banned from each other. A side that is
+    not connected by evidence of its own is held together by this decision.
+    """
+
+    contact_ids: tuple[int, ...]
+    identifiers: tuple[Identifier, ...] = ()
+    ban: bool = True
+    kind = EventKind.SPLIT_CLUSTER
+
+    def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
+        out = set(self.contact_ids)
+        homes = {live(state, contact_id) for contact_id in out}
+        if len(homes) != 1:
+            raise _split(f"contactIds must name contacts of one cluster; these are of {len(homes)}.")
+        (home,) = homes
+        rest = state.members[home] - out
+        if not rest:
+            raise _split("contactIds names the whole cluster; leave at least one contact where it is.")
+        moves = {identifier: _heir(state, identifier, out, rest) for identifier in self.identifiers}
+        claims = {**state.claims, **moves}
+        for contact_id in out | rest:
+            self._refuse_without_identifier(state, state.contacts[contact_id], claims, out)
+
+        state.claims = claims
+        for pair in [pair for pair in state.pairs if _crosses(out, rest, *(claims[end] for end in ends(pair)))]:
+            del state.pairs[pair]
+        for link in [link for link in state.links if _crosses(out, rest, *link)]:
+            del state.links[link]
+        sides = []
+        for side in (rest, out):
+            first, *others = (state.oldest(part) for part in state.parts(side))
+            state.links.update({bond(first, contact_id): seq for contact_id in others})
+            sides.append(state.gather(side, at))
+        if self.ban:
+            state.bans[bond(*sides)] = seq
+
+    def _refuse_without_identifier(
+        self, state: State, contact: Contact, claims: dict[Identifier, int], out: set[int]
+    ) -> None:
+        """A contact that claims nothing goes with those who claim what it carries."""
+        claimants = [claims[identifier] for identifier in state.carried(contact) if identifier in claims]
+        if contact.id in claimants or any((claimant in out) == (contact.id in out) for claimant in claimants):
+            return
+        raise _split(f"Contact {contact.id} would be left without an identifier: it goes with contact {claimants[0]}.")
+
+
+class BanLink(_Verb, frozen=True, tag="ban_link"):
+    """Two contacts are never to be one customer. It follows the contacts through merges and splits."""
+
+    one: int
+    other: int
+    kind = EventKind.BAN_LINK
+
+    def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
+        if live(state, self.one) == live(state, self.other):
+            raise Refused(f"Contacts {self.one} and {self.other} are one cluster: split it first.")
+        if (ban := bond(self.one, self.other)) in state.bans:
+            raise InvalidInput(Problem("root", f"Contacts {self.one} and {self.other} are banned from each other."))
+        state.bans[ban] = seq
+
+
+class UnbanLink(_Verb, frozen=True, tag="unban_link"):
+    """Lift the ban between two contacts, or on a pair. With ``rejudge``, what it withheld counts as evidence now."""
+
+    contacts: tuple[int, int] | None = None
+    pair: Pair | None = None
+    rejudge: bool = False
+    kind = EventKind.UNBAN_LINK
+
+    def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
+        if self.pair is not None:
+            if not state.withheld.get(self.pair, Withheld(0)).banned:
+                raise InvalidInput(Problem("root", "There is no ban between these identifiers."))
+            del state.withheld[self.pair]
+            return
+        assert self.contacts is not None
+        ban = bond(*self.contacts)
+        if ban not in state.bans:
+            raise InvalidInput(Problem("root", f"There is no ban between contacts {ban[0]} and {ban[1]}."))
+        waiting = waiting_for(state, ban)
+        del state.bans[ban]
+        for pair in waiting if self.rejudge else ():
+            _believe(state, pair, state.withheld[pair].seq, at)
+
+
+class DeleteContact(_Verb, frozen=True, tag="delete_contact"):
+    """A contact is wrong, and so is the evidence that it brought. Its cluster falls apart if it must.
+
+    What it claims goes to the oldest other live contact that carries it, of its cluster if there is one; what nobody
+    else carries is nobody's any more, and no evidence.
+    """
+
+    contact_id: int
+    kind = EventKind.DELETE_CONTACT
+
+    def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
+        contact_id = self.contact_id
+        rest = state.members[live(state, contact_id)] - {contact_id}
+        contact = state.contacts[contact_id]
+        claimed = state.claimed(contact)
+        state.put(replace(contact, deleted_at=at, updated_at=at))
+        gone = [(contact.email, contact.phone_number)] if contact.email and contact.phone_number else []
+        for identifier in claimed:
+            carriers = [c.id for c in state.contacts.values() if identifier in state.carried(c) and not c.deleted_at]
+            heirs = [carrier for carrier in carriers if carrier in rest]
+            if not heirs:
+                gone += [pair for pair in state.pairs if identifier in ends(pair)]
+            if carriers:
+                state.claims[identifier] = state.oldest(heirs or carriers)
+            else:
+                del state.claims[identifier]
+        for pair in gone:
+            if pair in state.pairs:
+                state.parked[(contact_id, *pair)] = state.pairs.pop(pair)
+        for part in state.parts(rest):
+            state.gather(part, at)
+
+
+class RestoreContact(_Verb, frozen=True, tag="restore_contact"):
+    """A deleted contact was right after all: its evidence counts again, as far as no ban forbids.
+
+    What it claimed it claims again, unless somebody else does by now: then the two are one cluster.
+    """
+
+    contact_id: int
+    kind = EventKind.RESTORE_CONTACT
+
+    def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
+        contact_id = self.contact_id
+        contact = state.contacts.get(contact_id)
+        if contact is None:
+            raise NotFound(contact_id)
+        if contact.deleted_at is None or contact.erased_at or contact.undone_at:
+            why = "was erased" if contact.erased_at else "was undone" if contact.undone_at else "is not deleted"
+            raise InvalidInput(Problem("id", f"Contact {contact_id} {why}: only a deleted contact can be restored."))
+        free = [identifier for identifier in state.carried(contact) if identifier not in state.claims]
+        home = None if free else next(state.home(i) for i in state.carried(contact))
+        if home is not None:
+            for a, b in state.bans:
+                other = b if a == contact_id else a
+                if contact_id in (a, b) and state.is_live(other) and state.primary_of(other) == home:
+                    raise banned((a, b))
+
+        state.put(replace(contact, deleted_at=None, linked_id=home, updated_at=at))
+        state.claims.update(dict.fromkeys(free, contact_id))
+        if home is not None:
+            state.gather(state.members[home], at)
+        parked = [(seq, key) for key, seq in state.parked.items() if key[0] == contact_id]
+        for number, key in sorted(parked):
+            del state.parked[key]
+            pair = key[1:]
+            missing = next((end for end in ends(pair) if end not in state.claims), None)
+            if missing is None:
+                if pair not in state.pairs:
+                    _believe(state, pair, number, at)
+            elif waits_with := [
+                c.id for c in state.contacts.values() if missing in state.carried(c) and _may_return(c)
+            ]:
+                state.parked[(state.oldest(waits_with), *pair)] = number
+        for link in [link for link in state.links if contact_id in link and all(map(state.is_live, link))]:
+            here, there = map(state.primary_of, link)
+            if here != there and state.banned(here, there):
+                del state.links[link]
+            elif here != there:
+                state.join(here, there, at)
+
+
+class Erase(_Verb, frozen=True, tag="erase"):
+    """Take identifiers, and whole contacts, out for good. In the log, tokens stand in the place of the values.
+
+    Who loses all that it carries is deleted; clusters fall apart if they must. Never refused.
+    """
+
+    identifiers: tuple[Identifier, ...]
+    contact_ids: tuple[int, ...] = ()
+    kind = EventKind.ERASE
+
+    def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
+        erased, whole = set(self.identifiers), set(self.contact_ids)
+        hit = [c for c in state.contacts.values() if c.id in whole or not erased.isdisjoint(state.carried(c))]
+        homes = {state.primary_of(contact.id) for contact in hit if contact.deleted_at is None}
+        homes |= {home for identifier in erased if (home := state.home(identifier)) is not None}
+        members = set().union(*(state.members[home] for home in homes))
+        for rows in (state.pairs, state.withheld):
+            for pair in [pair for pair in rows if not erased.isdisjoint(ends(pair))]:
+                del rows[pair]
+        for key in [key for key in state.parked if not erased.isdisjoint(ends(key[1:]))]:
+            del state.parked[key]
+        for identifier in erased:
+            state.claims.pop(identifier, None)
+        for contact in hit:
+            kept = () if contact.id in whole else tuple(i for i in state.carried(contact) if i not in erased)
+            values = {identifier.kind: identifier.value for identifier in kept}
+            after = replace(
+                contact,
+                email=values.get(IdentifierKind.EMAIL),
+                phone_number=values.get(IdentifierKind.PHONE_NUMBER),
+                erased_at=at,
+            )
+            if not kept and contact.deleted_at is None:
+                after = replace(after, deleted_at=at, updated_at=at)
+            state.put(after)
+        left = {contact_id for contact_id in members if state.is_live(contact_id)}
+        for part in state.parts(left):
+            state.gather(part, at)
+
+
+class Undo(_Verb, frozen=True, tag="undo"):
+    """An event is taken back: what is left is the state as if it had never come (`undo.counterfactual`).
+
+    Then its ``pair``, or the two ``contacts`` that it linked, are banned from each other, if they are given.
+    """
+
+    event: int
+    pair: Pair | None = None
+    contacts: Bond | None = None
+    kind = EventKind.UNDO
+
+    def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
+        """Only the ban: the rest is not a change of the state, but another way to it.
+
+        Of the identifiers of a pair, the contacts that claim them are banned; where one is nobody's now, the pair
+        itself is. Raises Refused where they are one cluster all the same.
+        """
+        a, b = self.contacts or (None, None)
+        if self.pair is not None:
+            a, b = (state.claims.get(end) for end in ends(self.pair))
+            if a is None or b is None:
+                state.withheld[self.pair] = Withheld(seq, banned=True)
+        if a is None or b is None:
+            return
+        if state.is_live(a) and state.is_live(b) and state.primary_of(a) == state.primary_of(b):
+            raise Refused(
+                f"Contacts {a} and {b} would still be one cluster by other evidence: undo that too, or split it."
+            )
+        state.bans.setdefault(bond(a, b), seq)
+
+
+Verb = MergeClusters | SplitCluster | BanLink | UnbanLink | DeleteContact | RestoreContact | Erase | Undo
+
+
+def read(document: Any) -> Verb:
+    """A verb as it stands in the log."""
+    verb: Verb = msgspec.convert(document, Verb)
+    return verb
+
+
+def document(verb: Verb) -> dict[str, Any]:
+    """A verb as the log has it."""
+    built: dict[str, Any] = msgspec.to_builtins(verb)
+    return built
+
+
+def live(state: State, contact_id: int) -> int:
+    """The primary of a contact. Raises NotFound, and InvalidInput for a deleted one."""
+    contact = state.contacts.get(contact_id)
+    if contact is None:
+        raise NotFound(contact_id)
+    if contact.deleted_at is not None:
+        raise InvalidInput(Problem("id", f"Contact {contact_id} is deleted."))
+    return contact.linked_id or contact_id
+
+
+def banned(ban: Bond) -> Refused:
+    """The refusal that names a ban."""
+    return Refused(f"Contacts {ban[0]} and {ban[1]} are banned from each other: lift the ban first.")
+
+
+def refuse_if_banned(state: State, here: int, there: int) -> None:
+    """Raises Refused where a ban stands between two clusters, and names it."""
+    if (found := state.banned(here, there)) is not None:
+        raise banned(found)
+
+
+def waiting_for(state: State, ban: Bond) -> list[Pair]:
+    """The pairs that this ban keeps back, in the order in which they came."""
+    if not all(map(state.is_live, ban)):
+        return []
+    sides = {state.primary_of(contact_id) for contact_id in ban}
+    waiting = [
+        (withheld.seq, pair)
+        for pair, withheld in state.withheld.items()
+        if not withheld.banned and {state.home(end) for end in ends(pair)} == sides
+    ]
+    return [pair for _, pair in sorted(waiting)]
+
+
+def _believe(state: State, pair: Pair, seq: int, at: datetime) -> None:
+    """Count a pair as evidence; withhold it where a ban stands in its way."""
+    withheld = state.withheld.get(pair)
+    if withheld is not None and withheld.banned:
+        return
+    here, there = (state.primary_of(state.claims[end]) for end in ends(pair))
+    if here != there and state.banned(here, there):
+        state.withheld.setdefault(pair, Withheld(seq))
+        return
+    if here != there:
+        state.join(here, there, at)
+    state.pairs[pair] = seq
+    state.withheld.pop(pair, None)
+
+
+def _may_return(contact: Contact) -> bool:
+    return contact.deleted_at is not None and contact.erased_at is None and contact.undone_at is None
+
+
+def _split(message: str) -> InvalidInput:
+    return InvalidInput(Problem("contactIds", message))
+
+
+def _heir(state: State, identifier: Identifier, out: set[int], rest: set[int]) -> int:
+    """Who claims an identifier after it was moved to the other side: the oldest there that carries it."""
+    claimant = state.claims.get(identifier)
+    if claimant is None or claimant not in out | rest:
+        raise InvalidInput(Problem("identifiers", "An identifier to move must be one that the cluster has."))
+    carriers = [i for i in (rest if claimant in out else out) if identifier in state.carried(state.contacts[i])]
+    if not carriers:
+        raise InvalidInput(
+            Problem("identifiers", f"No contact of the other side than contact {claimant}'s carries the identifier.")
+        )
+    return state.oldest(carriers)
+
+
+def _crosses(out: Iterable[int], rest: Iterable[int], a: int, b: int) -> bool:
+    return (a in out and b in rest) or (a in rest and b in out)

@@ -1,0 +1,473 @@
+"""What a data steward can do: see what a verb would change, do it, and take it back."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from identity_graphql.domain import erasure, undo, verbs
+from identity_graphql.domain.changes import Changes, touched
+from identity_graphql.domain.contacts import PROVISIONAL, Cluster
+from identity_graphql.domain.erasure import ERASED, Tokens
+from identity_graphql.domain.events import Event, EventKind, Outcome
+from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
+from identity_graphql.domain.reconcile import TICK, Swap
+from identity_graphql.domain.replay import replay
+from identity_graphql.domain.state import Bond, Pair, State, bond, ends
+from identity_graphql.errors import Busy, Conflict, InvalidInput, NotFound, Problem, Refused
+from identity_graphql.observability import log, request_id
+from identity_graphql.storage import Desk, Storage
+from identity_graphql.storage.stewardship import Record
+
+T = TypeVar("T")
+
+DEADLINE = 5.0
+"""Seconds for which a verb keeps trying against other writers."""
+LONGEST_ACTOR = 254
+LONGEST_REASON = 2_000
+
+Subject = int | Identifier
+"""A contact, or an identifier: then the contact that claims it is meant."""
+
+
+class Order(Struct, frozen=True):
+    """Who asks for something, why, and what he has seen.
+
+    ``expected_version``: of the cluster that the verb names first (of a deleted contact, of its own row);
+    ``expected_other_version``: of the one that it names second. With ``dry_run`` nothing is written.
+    """
+
+    actor: str
+    reason: str
+    expected_version: int | None = None
+    expected_other_version: int | None = None
+    dry_run: bool = False
+
+
+class Deed(Struct, frozen=True):
+    """What a verb changed, or would change."""
+
+    event: Event
+    before: State
+    after: State
+    changes: Changes
+    expected_version: int
+    """what the order had to expect: of the cluster that the verb names first"""
+    expected_other_version: int | None
+    clusters: tuple[Cluster, ...]
+    """those that changed, as they are afterwards"""
+    waiting: tuple[Pair, ...] = ()
+    """pairs that the ban which was lifted had kept back"""
+    dry_run: bool = False
+
+
+class _Case(Struct, frozen=True):
+    """A verb as it was worked out for the log at hand."""
+
+    verb: verbs.Verb
+    subject: int
+    other: int | None = None
+    about: tuple[int, ...] = ()
+
+
+class Steward:
+    """A steward's verbs. Each is one transaction, and an event of the log with its actor and reason.
+
+    They raise InvalidInput, NotFound, Refused (another version than expected, a ban in the way) and Busy, and then
+    nothing has changed.
+    """
+
+    def __init__(self, storage: Storage, normalisation: Normalisation, *, timeout: float = 10.0) -> None:
+        self._storage = storage
+        self._normalisation = normalisation
+        self._timeout = timeout
+
+    async def merge_clusters(self, one: int, other: int, order: Order) -> Deed:
+        """Make one cluster of two contacts' clusters, whatever the evidence says."""
+        case = _Case(verbs.MergeClusters(one, other), subject=one, other=other)
+        return await self._do([one, other], order, lambda state, events: case)
+
+    async def split_cluster(
+        self, contact_ids: Sequence[int], order: Order, *, identifiers: Sequence[Identifier] = (), ban: bool = True
+    ) -> Deed:
+        """Take contacts out of their cluster: they become one of their own. See `verbs.SplitCluster`."""
+        if not contact_ids:
+            raise InvalidInput(Problem("contactIds", "contactIds must name at least one contact."))
+        ids = tuple(sorted(set(contact_ids)))
+        verb = verbs.SplitCluster(ids, tuple(sorted(set(identifiers))), ban)
+        return await self._do(ids[:1], order, lambda state, events: _Case(verb, subject=ids[0], about=ids))
+
+    async def undo(self, seq: int, order: Order, *, then_ban: bool = False) -> Deed:
+        """Take one event back: the state as if it had never come, later requests kept and judged again."""
+        event = await self._in_time(self._storage.event(seq))
+        if event is None:
+            raise NotFound(seq, "event")
+        if event.kind is EventKind.ERASE:
+            raise InvalidInput(Problem("event", "An erasure cannot be undone: what it erased is nowhere any more."))
+
+        def case(state: State, events: Sequence[Event]) -> _Case:
+            if seq in undo.undone(events):
+                raise InvalidInput(Problem("event", f"Event {seq} is undone already; undo that undo to bring it back."))
+            known = next(known for known in events if known.seq == seq)
+            pair, contacts = _bannable(known) if then_ban else (None, None)
+            return _Case(verbs.Undo(seq, pair, contacts), subject=known.primary_id)
+
+        return await self._do([event.primary_id], order, case, by_value=True)
+
+    async def ban_link(self, a: Subject, b: Subject, order: Order) -> Deed:
+        """Never link these two again. What bridges them later is withheld, and its sender is warned."""
+        one, other = await self._contact(a, "a"), await self._contact(b, "b")
+        if one == other:
+            raise InvalidInput(Problem("b", f"a and b are one contact, {one}: a ban needs two."))
+        verb = verbs.BanLink(*bond(one, other))
+        return await self._do([one, other], order, lambda state, events: _Case(verb, one, other, (one, other)))
+
+    async def unban_link(self, a: Subject, b: Subject, order: Order, *, rejudge: bool = False) -> Deed:
+        """Lift a ban. With ``rejudge``, the pairs that it kept back are evidence from now on."""
+        pair = _pair(a, b)
+        if pair is None:
+            contacts = [await self._contact(a, "a"), await self._contact(b, "b")]
+        else:  # of a banned pair, one may be nobody's
+            contacts = [found for end in (a, b) if (found := await self._claimant(end)) is not None]
+        known = contacts or await self._in_time(self._storage.withheld_by(ends(pair) if pair else ()))
+        if not known:
+            raise InvalidInput(Problem("root", "There is no ban between these two."))
+        one, other = known[0], known[-1]
+
+        def case(state: State, events: Sequence[Event]) -> _Case:
+            if pair is not None and ((pair in state.withheld and state.withheld[pair].banned) or one == other):
+                return _Case(verbs.UnbanLink(pair=pair), subject=one, about=tuple(known))
+            return _Case(verbs.UnbanLink(contacts=bond(one, other), rejudge=rejudge), one, other, (one, other))
+
+        return await self._do(known, order, case, by_value=pair is not None)
+
+    async def delete_contact(self, contact_id: int, order: Order) -> Deed:
+        """Delete a contact, and the evidence that it brought. Its cluster falls apart if it must."""
+        case = _Case(verbs.DeleteContact(contact_id), subject=contact_id)
+        return await self._do([contact_id], order, lambda state, events: case)
+
+    async def restore_contact(self, contact_id: int, order: Order) -> Deed:
+        """Bring a deleted contact back, and its evidence as far as no ban forbids."""
+        case = _Case(verbs.RestoreContact(contact_id), subject=contact_id)
+        return await self._do([contact_id], order, lambda state, events: case, by_value=True)
+
+    async def erase_cluster(self, contact_id: int, order: Order) -> Deed:
+        """Erase all that is known of a customer, the log included. It cannot be undone."""
+
+        def wanted(state: State) -> tuple[int, set[Identifier], tuple[int, ...]]:
+            primary_id = verbs.live(state, contact_id)
+            members = state.members[primary_id]
+            claimed = {identifier for identifier, claimant in state.claims.items() if claimant in members}
+            # What only they carry, though nobody claims it: an earlier erasure or deletion may have left it.
+            carried = {i for member in members for i in state.carried(state.contacts[member])}
+            return contact_id, claimed | {i for i in carried if i not in state.claims}, tuple(sorted(members))
+
+        return await self._erase([contact_id], wanted, order)
+
+    async def erase_identifier(self, identifier: Identifier, order: Order) -> Deed:
+        """Erase one email or phone number wherever it stands, the log included. It cannot be undone."""
+        contacts = await self._in_time(self._storage.claimants([identifier]))
+        if not contacts:
+            contacts = await self._in_time(self._storage.withheld_by([identifier]))
+        if not contacts:
+            raise InvalidInput(Problem("root", "Nobody has this identifier, and nobody ever had."))
+
+        def wanted(state: State) -> tuple[int, set[Identifier], tuple[int, ...]]:
+            return state.claims.get(identifier, contacts[0]), {identifier}, ()
+
+        return await self._erase(contacts, wanted, order)
+
+    # -- how
+
+    async def _do(
+        self,
+        contact_ids: Sequence[int],
+        order: Order,
+        case: Callable[[State, Sequence[Event]], _Case],
+        *,
+        by_value: bool = False,
+    ) -> Deed:
+        """Read the log, work the verb out, write it; again if somebody else was faster."""
+        _check(order)
+
+        async def attempt() -> Deed:
+            async with self._storage.desk(contact_ids, by_value=by_value, write=not order.dry_run) as desk:
+                before = replay(desk.events)
+                for contact_id in contact_ids:
+                    if contact_id not in before.contacts:
+                        raise NotFound(contact_id)
+                decided = self._decided(case(before, desk.events), order, before, desk)
+                return decided if order.dry_run else await _written(desk, decided)
+
+        return await self._persistently(attempt)
+
+    async def _erase(
+        self,
+        contact_ids: Sequence[int],
+        wanted: Callable[[State], tuple[int, set[Identifier], tuple[int, ...]]],
+        order: Order,
+    ) -> Deed:
+        _check(order)
+
+        async def attempt() -> Deed:
+            # Who names the values is looked for before the locks, and again behind them among what came since.
+            async with self._storage.desk(contact_ids, by_value=True) as desk:
+                _, values, _ = wanted(_known(desk, contact_ids))
+                seqs, newest = await desk.naming(values, after=0)
+                naming = await desk.events_of(seqs)
+            everybody = {*contact_ids, *(event.primary_id for event in naming)}
+            async with self._storage.desk(everybody, by_value=True, write=not order.dry_run) as desk:
+                plain = _known(desk, contact_ids)
+                subject, again, whole = wanted(plain)
+                if again != values:
+                    raise Conflict("the cluster has other identifiers by now")
+                since, _ = await desk.naming(values, after=newest)
+                naming += await desk.events_of(since)
+                tokens = {identifier: ERASED + secrets.token_hex(8) for identifier in values}
+                verb = verbs.Erase(tuple(sorted(Identifier(i.kind, token) for i, token in tokens.items())), whole)
+                case = _Case(verb, subject=subject, about=(subject, *whole))
+                before = replay([erasure.rewritten(event, tokens) for event in desk.events])
+                decided = self._decided(case, order, before, desk)
+                if order.dry_run:
+                    return replace(decided, before=plain)
+                rewritten = tuple(erasure.rewritten(event, tokens) for event in naming)
+                decided = replace(decided, event=erasure.rewritten(decided.event, tokens))  # its reason may name one
+                return await _written(desk, decided, plain=plain, tokens=tokens, rewritten=rewritten)
+
+        return await self._persistently(attempt)
+
+    def _decided(self, case: _Case, order: Order, before: State, desk: Desk) -> Deed:
+        """What the verb changes. Raises what the verb raises, and Refused for another version than expected."""
+        expected = _version(before, case.subject)
+        expected_other = None if case.other is None else _version(before, case.other)
+        _compare(order, expected, expected_other)
+        at = max([desk.now, *(c.changed_at + TICK for c in before.contacts.values() if c.changed_at)])
+        after, born = _carried_out(case.verb, before, desk.events, at)
+        waiting: list[Pair] = []
+        if isinstance(case.verb, verbs.UnbanLink) and case.verb.contacts is not None:
+            waiting = verbs.waiting_for(before, case.verb.contacts)
+        home = after.primary_of(case.subject) if after.is_live(case.subject) else case.subject
+        primaries = _count(before, after, at, also=home)
+        changes = Changes.between(before, after)
+        event = Event(
+            at=at,
+            kind=case.verb.kind,
+            outcome=Outcome.DONE,
+            email=None,
+            phone_number=None,
+            raw={},
+            norm=self._normalisation.version,
+            contact_id=None,
+            primary_id=home,
+            demoted=(),
+            version_before=before.contacts[home].version if home in before.contacts else 0,
+            version_after=after.contacts[home].version,
+            request_id=request_id.get(),
+            actor=order.actor.strip(),
+            reason=order.reason.strip(),
+            detail={
+                "asked": verbs.document(case.verb),
+                "changes": changes.document(),
+                "about": sorted({*case.about, case.subject, *([] if case.other is None else [case.other])}),
+                **({"born": sorted(map(list, born.items()))} if born else {}),
+            },
+        )
+        return Deed(
+            event=event,
+            before=before,
+            after=after,
+            changes=changes,
+            expected_version=expected,
+            expected_other_version=expected_other,
+            clusters=tuple(after.cluster(primary_id) for primary_id in sorted(primaries & after.members.keys())),
+            waiting=tuple(waiting),
+            dry_run=order.dry_run,
+        )
+
+    async def _contact(self, subject: Subject, field: str) -> int:
+        """The contact that is meant."""
+        if isinstance(subject, int):
+            return subject
+        found = await self._claimant(subject)
+        if found is None:
+            raise InvalidInput(
+                Problem(field, f"Nobody has the {subject.kind.value.replace('_', ' ')} given as {field}.")
+            )
+        return found
+
+    async def _claimant(self, subject: Subject) -> int | None:
+        if isinstance(subject, int):
+            return subject
+        found = await self._in_time(self._storage.find([subject]))
+        for cluster in found.clusters:
+            for contact in cluster.contacts:
+                if subject in contact.claims:
+                    return contact.id
+        return None
+
+    async def _persistently(self, attempt: Callable[[], Awaitable[Deed]]) -> Deed:
+        pause = 0.003
+        try:
+            async with asyncio.timeout(min(DEADLINE, self._timeout)):
+                while True:
+                    try:
+                        deed = await attempt()
+                    except Conflict:
+                        await asyncio.sleep(random.uniform(0, pause))
+                        pause = min(2 * pause, 0.2)
+                    else:
+                        break
+        except TimeoutError:
+            raise Busy from None
+        if not deed.dry_run:
+            log.info("steward", verb=deed.event.kind.value, seq=deed.event.seq, cluster=deed.event.primary_id)
+        return deed
+
+    async def _in_time(self, work: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await work
+        except TimeoutError:
+            raise Busy from None
+
+
+def _known(desk: Desk, contact_ids: Collection[int]) -> State:
+    state = replay(desk.events)
+    for contact_id in contact_ids:
+        if contact_id not in state.contacts:
+            raise NotFound(contact_id)
+    return state
+
+
+def _carried_out(
+    verb: verbs.Verb, before: State, events: Sequence[Event], at: datetime
+) -> tuple[State, dict[int, int]]:
+    """The state after a verb, and the contacts that an undo made: the event that needs one -> the contact."""
+    if isinstance(verb, verbs.Undo):
+        target, born = undo.counterfactual(events, undo.undone(events, verb.event), undo.born(events))
+        after = undo.adopt(before, target, at)
+    else:
+        after, born = before.copy(), {}
+    verb.carry_out(after, at)
+    return after, born
+
+
+def _count(before: State, after: State, at: datetime, *, also: int) -> set[int]:
+    """Count the event in the versions of every cluster that changed, in ``after``; the primaries, old and new."""
+    primaries = touched(before, after, Changes.between(before, after)) | {also}
+    for primary_id in primaries:
+        contact, old = after.contacts[primary_id], before.contacts.get(primary_id)
+        is_primary = contact.deleted_at is None and contact.linked_id is None
+        if old is None:
+            version = 1 if is_primary else 0
+        else:
+            # Never back: who becomes a primary (again) goes on from its former cluster's version.
+            home = before.primary_of(primary_id) if old.deleted_at is None else primary_id
+            version = max(old.version, before.contacts[home].version if is_primary else 0) + 1
+        if version:
+            after.put(replace(contact, version=version, changed_at=at))
+    return primaries
+
+
+async def _written(
+    desk: Desk,
+    deed: Deed,
+    *,
+    plain: State | None = None,
+    tokens: Tokens | None = None,
+    rewritten: tuple[Event, ...] = (),
+) -> Deed:
+    """Write it. ``plain``: the state before an erasure as the tables have it, with values where the log has tokens."""
+    before = plain or deed.before
+    changes = deed.changes if plain is None else Changes.between(plain, deed.after)
+    swaps = [
+        Swap(contact.id, contact.version, after.version, after.changed_at or contact.created_at)
+        for contact in before.contacts.values()
+        for after in (deed.after.contacts[contact.id],)
+        if after.version != contact.version or contact.id in before.members
+    ]
+    claims = [
+        (kind, value, before.claims.get(Identifier(IdentifierKind(kind), value))) for kind, value, _ in changes.claims
+    ]
+    erased = [(identifier.kind.value, identifier.value) for identifier in tokens or ()]
+    record = await desk.write(
+        Record(
+            event=deed.event,
+            swaps=tuple(swaps),
+            changes=changes,
+            contacts={change.id: deed.after.contacts[change.id] for change in changes.contacts},
+            former=tuple((k, v, c) for k, v, c in claims if c is not None and (k, v) not in erased),
+            rewritten=rewritten,
+            erased=tuple(erased),
+        )
+    )
+    if not deed.changes.created:
+        return replace(deed, event=record.event)
+    after = deed.before.copy()
+    Changes.read((record.event.detail or {})["changes"]).apply(after, record.event.seq)
+    primaries = {cluster.primary.id for cluster in deed.clusters if cluster.primary.id < PROVISIONAL}
+    primaries |= {contact.linked_id or contact.id for contact in record.changes.created}
+    clusters = tuple(after.cluster(primary_id) for primary_id in sorted(primaries & after.members.keys()))
+    return replace(deed, event=record.event, changes=record.changes, after=after, clusters=clusters)
+
+
+def _version(state: State, contact_id: int) -> int:
+    """The version that an order must expect: of the contact's cluster; of its own row if it is deleted."""
+    if contact_id not in state.contacts:
+        raise NotFound(contact_id)
+    row = state.primary_of(contact_id) if state.is_live(contact_id) else contact_id
+    return state.contacts[row].version
+
+
+def _compare(order: Order, expected: int, expected_other: int | None) -> None:
+    given = (
+        (order.expected_version, expected, "expectedVersion"),
+        (order.expected_other_version, expected_other, "expectedOtherVersion"),
+    )
+    for seen, now, name in given:
+        if now is None:
+            continue
+        if seen is None and not order.dry_run:
+            raise InvalidInput(
+                Problem(name, f"{name} is needed: the version of the cluster as you saw it. A dry run tells it.")
+            )
+        if seen is not None and seen != now:
+            raise Refused(f"The cluster has changed: {name} is {seen}, its version is {now}. Look again.")
+
+
+def _check(order: Order) -> None:
+    problems = []
+    for name, text, longest in (("actor", order.actor, LONGEST_ACTOR), ("reason", order.reason, LONGEST_REASON)):
+        if not text.strip():
+            problems.append(Problem(name, f"{name} must not be blank: the log keeps who did it, and why."))
+        elif len(text) > longest:
+            problems.append(Problem(name, f"{name} must have at most {longest} characters."))
+        elif not text.isprintable() and any(
+            (ord(char) < 32 and char not in "\n\t") or "\ud800" <= char <= "\udfff" for char in text
+        ):
+            problems.append(Problem(name, f"{name} must not contain control characters."))
+    if problems:
+        raise InvalidInput(*problems)
+
+
+def _pair(a: Subject, b: Subject) -> Pair | None:
+    """An email and a phone number, whichever way round; None if it is something else."""
+    ends = {end.kind.value: end.value for end in (a, b) if isinstance(end, Identifier)}
+    return (ends["email"], ends["phone_number"]) if len(ends) == 2 else None
+
+
+def _bannable(event: Event) -> tuple[Pair | None, Bond | None]:
+    """What can be banned after an event was undone: its pair, or the two contacts that a steward linked."""
+    if event.pair is not None:
+        return event.pair, None
+    if event.kind is EventKind.MERGE_CLUSTERS and event.detail is not None:
+        asked = event.detail["asked"]
+        return None, bond(asked["one"], asked["other"])
+    raise InvalidInput(Problem("thenBan", f"Event {event.seq} linked nothing that could be banned."))
