@@ -9,15 +9,14 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from identity_graphql.domain.contacts import Cluster, Contact
+from identity_graphql.domain.contacts import Cluster, Contact, gone
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
-from identity_graphql.domain.reconcile import Decision, Request, reconcile
+from identity_graphql.domain.reconcile import Decision, Plan, Request, reconcile
 from identity_graphql.errors import (
     Busy,
     ConfigurationError,
     Conflict,
     DatabaseAway,
-    Gone,
     IdentityError,
     InvalidInput,
     Problem,
@@ -25,7 +24,7 @@ from identity_graphql.errors import (
 )
 from identity_graphql.group_commit import GroupCommit, QueueFull
 from identity_graphql.observability import describe, log, request_id
-from identity_graphql.storage import Storage
+from identity_graphql.storage import Storage, Turn
 
 T = TypeVar("T")
 Result = Decision | IdentityError
@@ -52,7 +51,7 @@ class IdentityService:
 
     def __init__(self, storage: Storage, normalisation: Normalisation, *, timeout: float = 10.0) -> None:
         self._storage = storage
-        self._normalisation = normalisation
+        self.normalisation = normalisation
         self._timeout = timeout
         self._running: set[asyncio.Future[Any]] = set()
         self._batches = GroupCommit[Request, Result](
@@ -75,6 +74,14 @@ class IdentityService:
             raise result
         return result
 
+    async def preview(self, *, email: object = None, phone_number: object = None) -> Decision:
+        """What `identify` would decide now. Writes nothing; a contact that it would create has a provisional id."""
+        return await self._in_time(self._previewed(self._request(email, phone_number)))
+
+    async def _previewed(self, request: Request) -> Decision:
+        async with self._storage.turn() as turn:
+            return (await _planned(turn, [request])).decisions[0]
+
     async def identify_many(self, items: Sequence[tuple[object, object]]) -> list[Decision | IdentityError]:
         """`identify` for each (email, phone number), in order, in one batch. An item that fails does so alone."""
         if not 1 <= len(items) <= LARGEST_BATCH:
@@ -90,6 +97,22 @@ class IdentityService:
             results.update(zip(requests, await self._settled(list(requests.values())), strict=True))
         return [results[position] for position in range(len(items))]
 
+    def subject(
+        self, contact_id: int | None = None, *, email: object = None, phone_number: object = None
+    ) -> int | Identifier:
+        """Exactly one of: a contact, an email, a phone number. Raises InvalidInput."""
+        identifiers = [
+            Identifier(kind, value)
+            for kind, value in (
+                (IdentifierKind.EMAIL, self.normalisation.email(email)),
+                (IdentifierKind.PHONE_NUMBER, self.normalisation.phone_number(phone_number)),
+            )
+            if value is not None
+        ]
+        if (contact_id is not None) + len(identifiers) != 1:
+            raise InvalidInput(Problem("root", "Exactly one of id, email or phoneNumber must be provided"))
+        return identifiers[0] if contact_id is None else contact_id
+
     async def cluster(
         self, *, contact_id: int | None = None, email: object = None, phone_number: object = None
     ) -> Cluster | None:
@@ -97,17 +120,10 @@ class IdentityService:
 
         Raises InvalidInput, and Gone for a contact that was deleted.
         """
-        value = self._normalisation.email(email), self._normalisation.phone_number(phone_number)
-        if sum(given is not None for given in (contact_id, *value)) != 1:
-            raise InvalidInput(Problem("root", "Exactly one of id, email or phoneNumber must be provided"))
-        if contact_id is not None:
-            return await self._cluster_of(contact_id)
-        identifiers = [
-            Identifier(kind, text)
-            for kind, text in zip((IdentifierKind.EMAIL, IdentifierKind.PHONE_NUMBER), value, strict=True)
-            if text is not None
-        ]
-        found = await self._in_time(self._storage.find(identifiers))
+        subject = self.subject(contact_id, email=email, phone_number=phone_number)
+        if isinstance(subject, int):
+            return await self._cluster_of(subject)
+        found = await self._in_time(self._storage.find([subject]))
         return found.clusters[0] if found.clusters else None
 
     async def contacts(self, ids: Sequence[int]) -> list[Contact | None]:
@@ -137,7 +153,7 @@ class IdentityService:
 
     async def check_normalisation(self) -> None:
         """Refuse to go on where the log was written under other rules: two rules make doubles silently."""
-        newest, ours = await self._storage.newest_norm(), self._normalisation.version
+        newest, ours = await self._storage.newest_norm(), self.normalisation.version
         if newest not in (None, ours):
             raise ConfigurationError(
                 f"The newest event in this database was written under normalisation {newest}, this program is set to "
@@ -147,15 +163,15 @@ class IdentityService:
             )
 
     def _request(self, email: object, phone_number: object) -> Request:
-        details = self._normalisation.details(email=email, phone_number=phone_number)
-        return Request(details, self._normalisation.version, request_id.get())
+        details = self.normalisation.details(email=email, phone_number=phone_number)
+        return Request(details, self.normalisation.version, request_id.get())
 
     async def _cluster_of(self, contact_id: int) -> Cluster | None:
         (cluster,) = await self.clusters_of([contact_id])
         if cluster is None:
             (contact,) = await self.contacts([contact_id])
             if contact is not None and contact.deleted_at is not None:
-                raise Gone(contact_id, contact.deleted_at)
+                raise gone(contact)
         return cluster
 
     async def _settled(self, requests: Sequence[Request]) -> Sequence[Result]:
@@ -211,11 +227,7 @@ class IdentityService:
                     try:
                         async with self._storage.turn(queue) as turn:
                             asked = dict(waiting)
-                            found = await turn.find(*_sought(asked.values()))
-                            plan = reconcile(list(asked.values()), found)
-                            if plan.merges:
-                                bans = await turn.bans([primary_id for primary_id, _ in plan.seen])
-                                plan = reconcile(list(asked.values()), replace(found, bans=bans)) if bans else plan
+                            plan = await _planned(turn, list(asked.values()))
                             for future, decision in zip(asked, plan.decisions, strict=True):
                                 if plan.stands(decision):  # a repeat need not wait for those who write
                                     _answer(waiting, future, decision)
@@ -258,6 +270,15 @@ class IdentityService:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # whoever waited has it; nobody waits for one that was late
+
+
+async def _planned(turn: Turn, batch: Sequence[Request]) -> Plan:
+    """What a batch changes, decided from what is known now."""
+    found = await turn.find(*_sought(batch))
+    plan = reconcile(batch, found)
+    if found.any_ban and plan.merges and (bans := await turn.bans([primary_id for primary_id, _ in plan.seen])):
+        plan = reconcile(batch, replace(found, bans=bans))
+    return plan
 
 
 def _failed(future: asyncio.Future[Result]) -> bool:

@@ -13,7 +13,7 @@ from msgspec.structs import asdict, replace
 
 from identity_graphql.domain.contacts import PROVISIONAL, Contact
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
-from identity_graphql.domain.state import State, Withheld, ends
+from identity_graphql.domain.state import State, Withheld, bond, ends
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -135,7 +135,8 @@ class Changes(Struct, frozen=True, omit_defaults=True):
                 (kind, value, contact_id if contact_id is None else ids.get(contact_id, contact_id))
                 for kind, value, contact_id in self.claims
             ),
-            bans=tuple((*sorted((ids.get(a, a), ids.get(b, b))), number) for a, b, number in self.bans),
+            links=tuple((*bond(ids.get(a, a), ids.get(b, b)), number) for a, b, number in self.links),
+            bans=tuple((*bond(ids.get(a, a), ids.get(b, b)), number) for a, b, number in self.bans),
         )
 
 

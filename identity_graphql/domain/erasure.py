@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from identity_graphql.domain.contacts import Contact
 from identity_graphql.domain.events import Event
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 
@@ -22,6 +23,14 @@ Tokens = Mapping[Identifier, str]
 def is_token(value: str | None) -> bool:
     """Whether this stands in the place of an erased value."""
     return value is not None and value.startswith(ERASED)
+
+
+def without_tokens(contact: Contact) -> tuple[Contact, bool]:
+    """A contact of an earlier time without what was erased since, and whether something was."""
+    email, phone_number = (None if is_token(value) else value for value in (contact.email, contact.phone_number))
+    if (email, phone_number) == (contact.email, contact.phone_number):
+        return contact, False
+    return replace(contact, email=email, phone_number=phone_number), True
 
 
 def names(event: Event, identifiers: Collection[Identifier]) -> bool:

@@ -8,8 +8,10 @@ import strawberry
 from graphql import GraphQLError
 from strawberry.dataloader import DataLoader
 
+from identity_graphql.archive import Archive, Book
 from identity_graphql.domain.contacts import Cluster, Contact
 from identity_graphql.service import IdentityService
+from identity_graphql.steward import Steward
 
 MOST_ITEMS = 200_000
 """Of all lists in one answer together: about a second of work."""
@@ -18,8 +20,10 @@ MOST_ITEMS = 200_000
 class Context:
     """One per HTTP request. The loaders turn many single look-ups into one statement; most requests need none."""
 
-    def __init__(self, service: IdentityService) -> None:
+    def __init__(self, service: IdentityService, steward: Steward, archive: Archive) -> None:
         self.service = service
+        self.steward = steward
+        self.archive = archive
         self._items = MOST_ITEMS
 
     def charge(self, items: int) -> None:
@@ -42,6 +46,10 @@ class Context:
     @cached_property
     def clusters(self) -> DataLoader[int, Cluster | None]:
         return DataLoader(self.service.clusters_of, max_batch_size=1000)
+
+    @cached_property
+    def books(self) -> DataLoader[int, Book]:
+        return DataLoader(self.archive.books, max_batch_size=100)
 
 
 Info = strawberry.Info[Context, None]

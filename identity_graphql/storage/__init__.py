@@ -18,11 +18,12 @@ from typing import Any, Self
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from identity_graphql.domain import history
 from identity_graphql.domain.contacts import Cluster, Contact
 from identity_graphql.domain.events import Event
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 from identity_graphql.domain.reconcile import Found, Plan
-from identity_graphql.domain.state import Bond
+from identity_graphql.domain.state import Bond, Pair, Withheld
 from identity_graphql.errors import Busy, Conflict, DatabaseAway
 from identity_graphql.storage import log, migrations, statements, stewardship
 from identity_graphql.storage.address import Address, Backend
@@ -158,7 +159,7 @@ class Storage:
         async with self.transaction() if write else self.snapshot() as connection:
             events = await log.family(connection, contact_ids, by_value=by_value)
             if write:
-                contacts = {contact_id for event in events for contact_id in log.contacts_of(event)}
+                contacts = {contact_id for event in events for contact_id in history.named(event)}
                 await log.lock(connection, contacts)
                 again = await log.family(connection, contact_ids, by_value=by_value)
                 if [event.seq for event in again] != [event.seq for event in events]:
@@ -220,10 +221,27 @@ class Storage:
         rows = await self._rows(statements.PAGE_OF_CLUSTERS, {"after": after, "limit": limit})
         return sorted(statements.clusters_from_rows(rows), key=lambda cluster: cluster.primary.id)
 
+    async def settled(self, seq: int) -> bool:
+        """Wait until no event up to this number is still to be committed; whether there is one of it or above it."""
+        async with self.transaction() as connection:
+            await self.dialect.settle(connection, seq)
+        async with self.reading() as connection:
+            newest: int = (await connection.execute(statements.NEWEST_SEQ)).scalar_one()
+        return seq <= newest
+
+    async def contact_ids(self, *, after: int, limit: int) -> list[int]:
+        """The ids of all contacts, deleted ones too, from the first above ``after``."""
+        return [row[0] for row in await self._rows(statements.PAGE_OF_IDS, {"after": after, "limit": limit})]
+
     async def claimants(self, identifiers: Collection[Identifier]) -> list[int]:
         """The contacts that claim one of these identifiers, or ever did."""
         async with self.reading() as connection:
             return await log.claimants(connection, identifiers)
+
+    async def page_of_withheld(self, *, after: int, limit: int) -> list[tuple[Pair, Withheld]]:
+        """The pairs that are kept back, by event, from the first event above ``after``."""
+        rows = await self._rows(statements.PAGE_OF_WITHHELD, {"after": after, "limit": limit})
+        return [((row.email, row.phone_number), Withheld(row.seq, row.banned)) for row in rows]
 
     async def withheld_by(self, identifiers: Collection[Identifier]) -> list[int]:
         """The clusters whose events withheld a pair with one of these identifiers."""
@@ -288,7 +306,7 @@ async def _find(connection: AsyncConnection, identifiers: Collection[Identifier]
             "pair_phone_numbers": statements.padded(sorted({phone_number for _, phone_number in pairs}), ""),
         },
     )
-    contacts, seen, withheld, now = [], set(), {}, None
+    contacts, seen, withheld, now, any_ban = [], set(), {}, None, False
     for row in rows:
         if row[0] is not None:
             contacts.append(row)
@@ -297,6 +315,6 @@ async def _find(connection: AsyncConnection, identifiers: Collection[Identifier]
         elif row[1] is not None:
             seen.add((row[1], row[2]))
         else:
-            now = row[4]
+            now, any_ban = row[4], bool(row[3])
     assert now is not None, "the clock is always among the rows"
-    return Found(statements.clusters_from_rows(contacts), frozenset(seen), now, withheld)
+    return Found(statements.clusters_from_rows(contacts), frozenset(seen), now, withheld, any_ban)

@@ -79,5 +79,8 @@ class Dialect(Protocol):
     ) -> list[int]:
         """Insert rows into a table that numbers them; the numbers, in the order of the rows."""
 
+    async def settle(self, connection: AsyncConnection, seq: int) -> None:
+        """Wait until every transaction that may have drawn an event number up to this one has ended."""
+
     def migration_lock(self, connection: AsyncConnection) -> AbstractAsyncContextManager[None]:
         """Keep every other process from migrating this database meanwhile."""

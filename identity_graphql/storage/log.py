@@ -12,8 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from identity_graphql.domain import erasure
-from identity_graphql.domain.changes import Changes
+from identity_graphql.domain import erasure, history
 from identity_graphql.domain.events import Demotion, Event, EventKind, Outcome
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 from identity_graphql.storage import statements
@@ -42,23 +41,12 @@ async def family(connection: AsyncConnection, contact_ids: Collection[int], *, b
         about = {row[0] for row in await _among(connection, statements.EVENTS_ABOUT, fresh)}
         found += await _events(connection, statements.EVENTS, about - events.keys() - {event.seq for event in found})
         events.update((event.seq, event) for event in found)
-        fresh = {contact_id for event in found for contact_id in contacts_of(event)} - known
+        fresh = {contact_id for event in found for contact_id in history.named(event)} - known
         if by_value and not fresh:
             values = {i for event in events.values() for i in event.identifiers} - looked_up
             looked_up |= values
             fresh = set(await claimants(connection, values)) - known
     return [events[seq] for seq in sorted(events)]
-
-
-def contacts_of(event: Event) -> set[int]:
-    """Every contact that an event names."""
-    named = {event.primary_id, *(demotion.id for demotion in event.demoted)}
-    if event.contact_id is not None:
-        named.add(event.contact_id)
-    if event.kind is not EventKind.IDENTIFY and event.detail is not None:
-        named |= Changes.read(event.detail["changes"]).contact_ids
-        named.update(event.detail.get("about", ()))
-    return named
 
 
 async def claimants(connection: AsyncConnection, identifiers: Iterable[Identifier]) -> list[int]:

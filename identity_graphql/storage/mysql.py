@@ -24,6 +24,7 @@ DUPLICATE = 1062
 # A migration takes as long as it takes.
 NO_TIMEOUT = sa.text("SET @before = 0 /*M!, @before = @@max_statement_time, SESSION max_statement_time = 0 */")
 TIMEOUT_AGAIN = sa.text("SET @before = @before /*M!, SESSION max_statement_time = @before */")
+RECENT = sa.text("SELECT seq FROM event WHERE seq <= :seq ORDER BY seq DESC LIMIT 1000 LOCK IN SHARE MODE")
 MIGRATION_LOCK = "identity_graphql.migrations"
 MIGRATION_WAIT = 120  # seconds
 
@@ -67,6 +68,10 @@ class MySQL:
         # MySQL has no RETURNING, and the ids of one INSERT of many rows need not follow each other on a cluster.
         statement = table.insert()
         return [(await connection.execute(statement, row)).lastrowid for row in rows]
+
+    async def settle(self, connection: AsyncConnection, seq: int) -> None:
+        # Reading with a lock waits for the rows of those who have not committed yet.
+        await connection.execute(RECENT, {"seq": seq})
 
     @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:

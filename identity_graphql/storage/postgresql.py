@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -83,6 +84,13 @@ class PostgreSQL:
         (key,) = table.primary_key
         statement = table.insert().returning(key)
         return [(await connection.execute(statement, row)).scalar_one() for row in rows]
+
+    async def settle(self, connection: AsyncConnection, seq: int) -> None:
+        # Whoever has drawn a number holds this lock on the table until he has committed. Nobody waits for us.
+        writers = set((await connection.execute(_WRITERS)).scalars())
+        while writers:
+            await asyncio.sleep(0.002)
+            writers &= set((await connection.execute(_WRITERS)).scalars())
 
     @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:
@@ -185,6 +193,11 @@ WITH swap AS (
 )
 SELECT ARRAY(SELECT id FROM created ORDER BY provisional) FROM judged
 """)
+
+_WRITERS = sa.text(
+    "SELECT virtualtransaction FROM pg_locks"
+    " WHERE relation = 'event'::regclass AND mode = 'RowExclusiveLock' AND granted"
+)
 
 _DRAW = sa.text("SELECT nextval('contact_id_seq') FROM generate_series(1, CAST(:count AS integer))")
 

@@ -82,6 +82,9 @@ class SQLite:
         )
         return list(numbers)
 
+    async def settle(self, connection: AsyncConnection, seq: int) -> None:
+        pass  # there is one writer, and this transaction is it
+
     @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:
         yield  # BEGIN IMMEDIATE is the lock

@@ -77,7 +77,7 @@ def _find() -> sa.CompoundSelect[Any]:
     """Everything that a batch has to know, in one statement and so in one snapshot.
 
     Three kinds of rows: contacts; pairs that were seen before (no id, but an email; in the fourth column, of a pair
-    that was kept back, whether it is banned itself); the clock (neither).
+    that was kept back, whether it is banned itself); the clock (neither), with whether there is any ban at all.
     """
     owner = contact.alias("owner")
     touched = (
@@ -93,7 +93,8 @@ def _find() -> sa.CompoundSelect[Any]:
     nothing = sa.null()
     seen = _pairs(pair, nothing)
     withheld = _pairs(withheld_pair, sa.case((withheld_pair.c.banned, 1), else_=0))
-    now = sa.select(nothing, nothing, nothing, nothing, clock(), *[nothing] * 6)
+    any_ban = sa.case((sa.exists().select_from(ban), 1), else_=0)
+    now = sa.select(nothing, nothing, nothing, any_ban, clock(), *[nothing] * 6)
     return sa.union_all(*_clusters(touched), seen, withheld, now)
 
 
@@ -175,6 +176,13 @@ def _bans() -> sa.Select[Any]:
 
 BANS = _bans()
 
+PAGE_OF_IDS = (
+    sa.select(contact.c.id)
+    .where(contact.c.id > sa.bindparam("after"))
+    .order_by(contact.c.id)
+    .limit(sa.bindparam("limit"))
+)
+
 # A queue, not a judge: it only keeps writers of one cluster from overtaking each other for ever.
 # NO KEY UPDATE where there is such a thing: it lets the foreign keys of others pass.
 LOCK = sa.select(contact.c.id).where(among(contact.c.id, "ids")).order_by(contact.c.id).with_for_update(key_share=True)
@@ -232,6 +240,13 @@ REWRITE_EVENT = (
     event.update()
     .where(event.c.seq == sa.bindparam("of_seq"))
     .values({name: sa.bindparam(name) for name in ("email", "phone_number", "raw", "reason", "detail")})
+)
+
+PAGE_OF_WITHHELD = (
+    sa.select(withheld_pair)
+    .where(withheld_pair.c.seq > sa.bindparam("after"))
+    .order_by(withheld_pair.c.seq)
+    .limit(sa.bindparam("limit"))
 )
 
 WITHHELD_BY = (
