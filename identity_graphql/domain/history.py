@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from identity_graphql.domain.changes import Changes
-from identity_graphql.domain.contacts import Contact
+from identity_graphql.domain.contacts import PROVISIONAL, Contact
 from identity_graphql.domain.events import Event, EventKind, Outcome
 from identity_graphql.domain.replay import step
 from identity_graphql.domain.state import State
@@ -68,8 +68,8 @@ def words(event: Event) -> str:
     """What an event did, for people. Without values: they stand beside it."""
     if event.kind is not EventKind.IDENTIFY:
         return f"{event.actor}: {_ASKED[event.kind](event)}"
-    home = f"contact {event.primary_id}"
-    new = f"contact {event.contact_id}"
+    home = _contact(event.primary_id)
+    new = _contact(event.contact_id or 0)
     if event.outcome is Outcome.CREATED:
         return f"a new customer, {new}"
     if event.outcome is Outcome.LINKED:
@@ -80,6 +80,10 @@ def words(event: Event) -> str:
     if event.outcome is Outcome.WITHHELD:
         return f"a link to {home} was withheld: a ban forbids it"
     return f"an email and a phone number of the cluster of {home} were seen together for the first time"
+
+
+def _contact(contact_id: int) -> str:
+    return f"contact {contact_id}" if contact_id < PROVISIONAL else "a new contact"
 
 
 def _concerned(state: State, contacts: Iterable[int], mine: frozenset[int]) -> bool:
