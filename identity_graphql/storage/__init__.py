@@ -223,9 +223,8 @@ class Storage:
 
     async def settled(self, seq: int) -> bool:
         """Wait until no event up to this number is still to be committed; whether there is one of it or above it."""
-        async with self.transaction() as connection:
-            await self.dialect.settle(connection, seq)
         async with self.reading() as connection:
+            await self.dialect.settle(connection, seq)
             newest: int = (await connection.execute(statements.NEWEST_SEQ)).scalar_one()
         return seq <= newest
 

@@ -18,6 +18,7 @@ from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 from identity_graphql.storage import statements
 from identity_graphql.storage.writes import MOST_PARAMETERS
 
+LARGEST = 2**63 - 1
 STRETCH = 100_000
 """Events that one statement goes through."""
 
@@ -103,9 +104,9 @@ async def _events(connection: AsyncConnection, statement: sa.Executable, numbers
 
 
 async def _among(connection: AsyncConnection, statement: sa.Executable, numbers: Collection[int]) -> list[Any]:
-    """The rows for a list of numbers, however long it is."""
+    """The rows for a list of numbers, however long it is. What no number of the database can be finds nothing."""
     rows: list[Any] = []
-    for some in _chunks(sorted(numbers)):
+    for some in _chunks(sorted(number for number in numbers if 0 < number <= LARGEST)):
         rows += await connection.execute(statement, {"ids": statements.padded(some, 0)})
     return rows
 

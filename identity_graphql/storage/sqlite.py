@@ -83,7 +83,7 @@ class SQLite:
         return list(numbers)
 
     async def settle(self, connection: AsyncConnection, seq: int) -> None:
-        pass  # there is one writer, and this transaction is it
+        pass  # there is one writer at a time: numbers are committed in their order
 
     @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:
