@@ -95,7 +95,7 @@ class IdentityService:
     ) -> Cluster | None:
         """The cluster of exactly one of: a contact, an email, a phone number; None if nobody has it. Writes nothing.
 
-        Raises InvalidInput, and Gone for a contact that was deleted.
+        Raises InvalidInput, and Gone for a contact that was deleted, undone or erased.
         """
         value = self._normalisation.email(email), self._normalisation.phone_number(phone_number)
         if sum(given is not None for given in (contact_id, *value)) != 1:
@@ -155,7 +155,8 @@ class IdentityService:
         if cluster is None:
             (contact,) = await self.contacts([contact_id])
             if contact is not None and contact.deleted_at is not None:
-                raise Gone(contact_id, contact.deleted_at)
+                how = "erased" if contact.erased_at else "undone" if contact.undone_at else "deleted"
+                raise Gone(contact_id, contact.deleted_at, how)
         return cluster
 
     async def _settled(self, requests: Sequence[Request]) -> Sequence[Result]:
