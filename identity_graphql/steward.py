@@ -113,6 +113,7 @@ class Steward:
             raise InvalidInput(Problem("event", "An erasure cannot be undone: what it erased is nowhere any more."))
 
         def case(state: State, events: Sequence[Event]) -> _Case:
+            _expected(state, order, event.primary_id)
             if seq in undo.undone(events):
                 raise InvalidInput(Problem("event", f"Event {seq} is undone already; undo that undo to bring it back."))
             known = next(known for known in events if known.seq == seq)
@@ -162,6 +163,7 @@ class Steward:
         """Erase all that is known of a customer, the log included. It cannot be undone."""
 
         def wanted(state: State) -> tuple[int, set[Identifier], tuple[int, ...]]:
+            _expected(state, order, contact_id)
             primary_id = verbs.live(state, contact_id)
             members = state.members[primary_id]
             claimed = {identifier for identifier, claimant in state.claims.items() if claimant in members}
@@ -245,9 +247,7 @@ class Steward:
 
     def _decided(self, case: _Case, order: Order, before: State, desk: Desk) -> Deed:
         """What the verb changes. Raises what the verb raises, and Refused for another version than expected."""
-        expected = _version(before, case.subject)
-        expected_other = None if case.other is None else _version(before, case.other)
-        _compare(order, expected, expected_other)
+        expected, expected_other = _expected(before, order, case.subject, case.other)
         at = max([desk.now, *(c.changed_at + TICK for c in before.contacts.values() if c.changed_at)])
         after, born = _carried_out(case.verb, before, desk.events, at)
         waiting: list[Pair] = []
@@ -426,7 +426,12 @@ def _version(state: State, contact_id: int) -> int:
     return state.contacts[row].version
 
 
-def _compare(order: Order, expected: int, expected_other: int | None) -> None:
+def _expected(
+    state: State, order: Order, subject: int, other_subject: int | None = None
+) -> tuple[int, int | None]:
+    """The versions that the order must expect. Raises Refused where it expects others."""
+    expected = _version(state, subject)
+    expected_other = None if other_subject is None else _version(state, other_subject)
     given = (
         (order.expected_version, expected, "expectedVersion"),
         (order.expected_other_version, expected_other, "expectedOtherVersion"),
@@ -440,6 +445,7 @@ def _compare(order: Order, expected: int, expected_other: int | None) -> None:
             )
         if seen is not None and seen != now:
             raise Refused(f"The cluster has changed: {name} is {seen}, its version is {now}. Look again.")
+    return expected, expected_other
 
 
 def _check(order: Order) -> None:
