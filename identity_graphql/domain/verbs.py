@@ -220,7 +220,8 @@ class RestoreContact(_Verb, frozen=True, tag="restore_contact"):
 class Erase(_Verb, frozen=True, tag="erase"):
     """Take identifiers, and whole contacts, out for good. In the log, tokens stand in the place of the values.
 
-    Who loses all that it carries is deleted, and so is who is left with what another cluster has; clusters fall apart if they must. Never refused.
+    Who loses all that it carries is deleted, and so is who is left with what another cluster has; clusters fall apart
+    if they must. Never refused.
     """
 
     identifiers: tuple[Identifier, ...]
