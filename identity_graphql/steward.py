@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from identity_graphql.domain import erasure, undo, verbs
 from identity_graphql.domain.changes import Changes, touched
 from identity_graphql.domain.contacts import PROVISIONAL, Cluster
-from identity_graphql.domain.erasure import ERASED, Tokens
+from identity_graphql.domain.erasure import ERASED, Tokens, is_token
 from identity_graphql.domain.events import Event, EventKind, Outcome
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
 from identity_graphql.domain.reconcile import TICK, Swap
@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 DEADLINE = 5.0
 """Seconds for which a verb keeps trying against other writers."""
+LARGEST_ID = 2**63 - 1
 LONGEST_ACTOR = 254
 LONGEST_REASON = 2_000
 
@@ -106,6 +107,7 @@ class Steward:
 
     async def undo(self, seq: int, order: Order, *, then_ban: bool = False) -> Deed:
         """Take one event back: the state as if it had never come, later requests kept and judged again."""
+        _refuse_impossible([seq], "event")
         event = await self._in_time(self._storage.event(seq))
         if event is None:
             raise NotFound(seq, "event")
@@ -113,6 +115,7 @@ class Steward:
             raise InvalidInput(Problem("event", "An erasure cannot be undone: what it erased is nowhere any more."))
 
         def case(state: State, events: Sequence[Event]) -> _Case:
+            _expected(state, order, event.primary_id)
             if seq in undo.undone(events):
                 raise InvalidInput(Problem("event", f"Event {seq} is undone already; undo that undo to bring it back."))
             known = next(known for known in events if known.seq == seq)
@@ -162,12 +165,13 @@ class Steward:
         """Erase all that is known of a customer, the log included. It cannot be undone."""
 
         def wanted(state: State) -> tuple[int, set[Identifier], tuple[int, ...]]:
+            _expected(state, order, contact_id)
             primary_id = verbs.live(state, contact_id)
             members = state.members[primary_id]
             claimed = {identifier for identifier, claimant in state.claims.items() if claimant in members}
-            # What only they carry, though nobody claims it: an earlier erasure or deletion may have left it.
-            carried = {i for member in members for i in state.carried(state.contacts[member])}
-            return contact_id, claimed | {i for i in carried if i not in state.claims}, tuple(sorted(members))
+            # What is said of them alone, though nobody claims it: it waits for a ban to be lifted.
+            waiting = {end for pair in state.withheld for end in ends(pair) if not claimed.isdisjoint(ends(pair))}
+            return contact_id, claimed | {i for i in waiting if i not in state.claims}, tuple(sorted(members))
 
         return await self._erase([contact_id], wanted, order)
 
@@ -175,7 +179,7 @@ class Steward:
         """Erase one email or phone number wherever it stands, the log included. It cannot be undone."""
         contacts = await self._in_time(self._storage.claimants([identifier]))
         if not contacts:
-            contacts = await self._in_time(self._storage.withheld_by([identifier]))
+            contacts = await self._in_time(self._storage.named_by([identifier]))
         if not contacts:
             raise InvalidInput(Problem("root", "Nobody has this identifier, and nobody ever had."))
 
@@ -196,6 +200,7 @@ class Steward:
     ) -> Deed:
         """Read the log, work the verb out, write it; again if somebody else was faster."""
         _check(order)
+        _refuse_impossible(contact_ids)
 
         async def attempt() -> Deed:
             async with self._storage.desk(contact_ids, by_value=by_value, write=not order.dry_run) as desk:
@@ -215,6 +220,7 @@ class Steward:
         order: Order,
     ) -> Deed:
         _check(order)
+        _refuse_impossible(contact_ids)
 
         async def attempt() -> Deed:
             # Who names the values is looked for before the locks, and again behind them among what came since.
@@ -229,7 +235,8 @@ class Steward:
                 if again != values:
                     raise Conflict("the cluster has other identifiers by now")
                 since, _ = await desk.naming(values, after=newest)
-                naming += await desk.events_of(since)
+                # Also those of their own that were not committed yet when a newer one was.
+                named = {event.seq: event for event in (*naming, *await desk.events_of(since), *desk.events)}
                 tokens = {identifier: ERASED + secrets.token_hex(8) for identifier in values}
                 verb = verbs.Erase(tuple(sorted(Identifier(i.kind, token) for i, token in tokens.items())), whole)
                 case = _Case(verb, subject=subject, about=(subject, *whole))
@@ -237,7 +244,9 @@ class Steward:
                 decided = self._decided(case, order, before, desk)
                 if order.dry_run:
                     return replace(decided, before=plain)
-                rewritten = tuple(erasure.rewritten(event, tokens) for event in naming)
+                rewritten = tuple(
+                    erasure.rewritten(event, tokens) for event in named.values() if erasure.names(event, values)
+                )
                 decided = replace(decided, event=erasure.rewritten(decided.event, tokens))  # its reason may name one
                 return await _written(desk, decided, plain=plain, tokens=tokens, rewritten=rewritten)
 
@@ -245,9 +254,7 @@ class Steward:
 
     def _decided(self, case: _Case, order: Order, before: State, desk: Desk) -> Deed:
         """What the verb changes. Raises what the verb raises, and Refused for another version than expected."""
-        expected = _version(before, case.subject)
-        expected_other = None if case.other is None else _version(before, case.other)
-        _compare(order, expected, expected_other)
+        expected, expected_other = _expected(before, order, case.subject, case.other)
         at = max([desk.now, *(c.changed_at + TICK for c in before.contacts.values() if c.changed_at)])
         after, born = _carried_out(case.verb, before, desk.events, at)
         waiting: list[Pair] = []
@@ -338,6 +345,13 @@ class Steward:
             raise Busy from None
 
 
+def _refuse_impossible(numbers: Collection[int], what: str = "contact") -> None:
+    """Raises NotFound for what no database can have given out, nor be asked for."""
+    for number in numbers:
+        if not 0 < number <= LARGEST_ID:
+            raise NotFound(number, what)
+
+
 def _known(desk: Desk, contact_ids: Collection[int]) -> State:
     state = replay(desk.events)
     for contact_id in contact_ids:
@@ -426,7 +440,10 @@ def _version(state: State, contact_id: int) -> int:
     return state.contacts[row].version
 
 
-def _compare(order: Order, expected: int, expected_other: int | None) -> None:
+def _expected(state: State, order: Order, subject: int, other_subject: int | None = None) -> tuple[int, int | None]:
+    """The versions that the order must expect. Raises Refused where it expects others."""
+    expected = _version(state, subject)
+    expected_other = None if other_subject is None else _version(state, other_subject)
     given = (
         (order.expected_version, expected, "expectedVersion"),
         (order.expected_other_version, expected_other, "expectedOtherVersion"),
@@ -440,6 +457,7 @@ def _compare(order: Order, expected: int, expected_other: int | None) -> None:
             )
         if seen is not None and seen != now:
             raise Refused(f"The cluster has changed: {name} is {seen}, its version is {now}. Look again.")
+    return expected, expected_other
 
 
 def _check(order: Order) -> None:
@@ -466,6 +484,8 @@ def _pair(a: Subject, b: Subject) -> Pair | None:
 def _bannable(event: Event) -> tuple[Pair | None, Bond | None]:
     """What can be banned after an event was undone: its pair, or the two contacts that a steward linked."""
     if event.pair is not None:
+        if any(map(is_token, event.pair)):
+            raise InvalidInput(Problem("thenBan", f"What event {event.seq} linked was erased: nothing can be banned."))
         return event.pair, None
     if event.kind is EventKind.MERGE_CLUSTERS and event.detail is not None:
         asked = event.detail["asked"]

@@ -67,9 +67,19 @@ def _token(tokens: Tokens, kind: IdentifierKind, value: str | None) -> str | Non
 
 
 def _pattern(values: Iterable[str]) -> re.Pattern[str]:
-    """Any of these values within a text, whatever the case; longer ones first."""
+    """Any of these values within a text, but not within a longer one; longer ones first."""
     ordered = sorted(values, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, ordered)) or "(?!)", re.IGNORECASE)
+    return re.compile("|".join(map(_mention, ordered)) or "(?!)", re.IGNORECASE)
+
+
+def _mention(value: str) -> str:
+    """A value as people write it: an email in any case, a phone number in groups of digits."""
+    if "@" in value:
+        return rf"(?<![\w.%+-]){re.escape(value)}(?![\w-]|\.\w)"
+    number, extension, digits = value.removeprefix("+").partition(";ext=")
+    grouped = r"[\s().\-/]*".join(map(re.escape, number))
+    extended = rf"\s*(?:;ext=|x|ext\.?)\s*{re.escape(digits)}" if extension else ""
+    return rf"(?<!\d)(?:\+|00)?{grouped}{extended}(?!\d)"
 
 
 def _texts(document: Any) -> Iterable[str]:

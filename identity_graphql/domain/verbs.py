@@ -70,7 +70,7 @@ class SplitCluster(_Verb, frozen=True, tag="split_cluster"):
         moves = {identifier: _heir(state, identifier, out, rest) for identifier in self.identifiers}
         claims = {**state.claims, **moves}
         for contact_id in out | rest:
-            self._refuse_without_identifier(state, state.contacts[contact_id], claims, out)
+            self._refuse_without_identifier(state, state.contacts[contact_id], claims, out, rest)
 
         state.claims = claims
         for pair in [pair for pair in state.pairs if _crosses(out, rest, *(claims[end] for end in ends(pair)))]:
@@ -86,11 +86,12 @@ class SplitCluster(_Verb, frozen=True, tag="split_cluster"):
             state.bans[bond(*sides)] = seq
 
     def _refuse_without_identifier(
-        self, state: State, contact: Contact, claims: dict[Identifier, int], out: set[int]
+        self, state: State, contact: Contact, claims: dict[Identifier, int], out: set[int], rest: set[int]
     ) -> None:
         """A contact that claims nothing goes with those who claim what it carries."""
-        claimants = [claims[identifier] for identifier in state.carried(contact) if identifier in claims]
-        if contact.id in claimants or any((claimant in out) == (contact.id in out) for claimant in claimants):
+        claimants = [claim for i in state.carried(contact) if (claim := claims.get(i)) in out | rest]
+        side = out if contact.id in out else rest
+        if any(claimant in side for claimant in claimants):
             return
         raise _split(f"Contact {contact.id} would be left without an identifier: it goes with contact {claimants[0]}.")
 
@@ -219,7 +220,8 @@ class RestoreContact(_Verb, frozen=True, tag="restore_contact"):
 class Erase(_Verb, frozen=True, tag="erase"):
     """Take identifiers, and whole contacts, out for good. In the log, tokens stand in the place of the values.
 
-    Who loses all that it carries is deleted; clusters fall apart if they must. Never refused.
+    Who loses all that it carries is deleted, and so is who is left with what another cluster has; clusters fall apart
+    if they must. Never refused.
     """
 
     identifiers: tuple[Identifier, ...]
@@ -252,6 +254,11 @@ class Erase(_Verb, frozen=True, tag="erase"):
                 after = replace(after, deleted_at=at, updated_at=at)
             state.put(after)
         left = {contact_id for contact_id in members if state.is_live(contact_id)}
+        for contact_id in sorted(left):
+            contact = state.contacts[contact_id]
+            if all(state.claims.get(identifier) not in left for identifier in state.carried(contact)):
+                state.put(replace(contact, deleted_at=at, updated_at=at))
+                left.discard(contact_id)
         for part in state.parts(left):
             state.gather(part, at)
 

@@ -253,6 +253,12 @@ class Storage:
         )
         return sorted({row[0] for row in rows})
 
+    async def named_by(self, identifiers: Collection[Identifier]) -> list[int]:
+        """The clusters whose events name one of these identifiers. Goes through the whole log."""
+        async with self.snapshot() as connection:
+            seqs, _ = await log.naming(connection, identifiers, after=0)
+            return sorted({event.primary_id for event in await log.events(connection, seqs)})
+
     async def event(self, seq: int) -> Event | None:
         """One event; None if there is none of this number."""
         async with self.reading() as connection:

@@ -33,10 +33,12 @@ async def family(connection: AsyncConnection, contact_ids: Collection[int], *, b
     known: set[int] = set()
     looked_up: set[Identifier] = set()
     fresh = set(contact_ids)
-    # Its present cluster first: then few rounds are left, however deep it was merged.
-    for statement in (statements.PRIMARIES, statements.MEMBERS):
-        fresh |= {row[0] for row in await _among(connection, statement, fresh)}
     while fresh:
+        # Only its present cluster tells of a primary who demoted it: that event is the other one's. All members at
+        # once, so that few rounds are left, however deep they were merged.
+        for statement in (statements.PRIMARIES, statements.MEMBERS):
+            fresh |= {row[0] for row in await _among(connection, statement, fresh)}
+        fresh -= known
         known |= fresh
         found = await _events(connection, statements.EVENTS_OF_CLUSTERS, fresh)
         about = {row[0] for row in await _among(connection, statements.EVENTS_ABOUT, fresh)}

@@ -239,7 +239,7 @@ FORGET_CLAIMS = former_claim.delete().where(
 REWRITE_EVENT = (
     event.update()
     .where(event.c.seq == sa.bindparam("of_seq"))
-    .values({name: sa.bindparam(name) for name in ("email", "phone_number", "raw", "reason", "detail")})
+    .values({name: sa.bindparam(name) for name in ("email", "phone_number", "raw", "actor", "reason", "detail")})
 )
 
 PAGE_OF_WITHHELD = (
