@@ -67,6 +67,8 @@ class Deed(Struct, frozen=True):
     waiting: tuple[Pair, ...] = ()
     """pairs that the ban which was lifted had kept back"""
     dry_run: bool = False
+    events: Sequence[Event] = ()
+    """the log that it was decided from"""
 
 
 class _Case(Struct, frozen=True):
@@ -103,7 +105,7 @@ class Steward:
             raise InvalidInput(Problem("contactIds", "contactIds must name at least one contact."))
         ids = tuple(sorted(set(contact_ids)))
         verb = verbs.SplitCluster(ids, tuple(sorted(set(identifiers))), ban)
-        return await self._do(ids[:1], order, lambda state, events: _Case(verb, subject=ids[0], about=ids))
+        return await self._do(ids, order, lambda state, events: _Case(verb, subject=ids[0], about=ids))
 
     async def undo(self, seq: int, order: Order, *, then_ban: bool = False) -> Deed:
         """Take one event back: the state as if it had never come, later requests kept and judged again."""
@@ -296,6 +298,7 @@ class Steward:
             clusters=tuple(after.cluster(primary_id) for primary_id in sorted(primaries & after.members.keys())),
             waiting=tuple(waiting),
             dry_run=order.dry_run,
+            events=desk.events,
         )
 
     async def _contact(self, subject: Subject, field: str) -> int:
@@ -423,7 +426,7 @@ async def _written(
         )
     )
     if not deed.changes.created:
-        return replace(deed, event=record.event)
+        return replace(deed, event=record.event, before=before)
     after = deed.before.copy()
     Changes.read((record.event.detail or {})["changes"]).apply(after, record.event.seq)
     primaries = {cluster.primary.id for cluster in deed.clusters if cluster.primary.id < PROVISIONAL}

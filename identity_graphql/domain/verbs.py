@@ -197,6 +197,13 @@ class RestoreContact(_Verb, frozen=True, tag="restore_contact"):
         state.claims.update(dict.fromkeys(free, contact_id))
         if home is not None:
             state.gather(state.members[home], at)
+        # A steward's decisions come first, then the evidence in its order.
+        for link in [link for link in state.links if contact_id in link and all(map(state.is_live, link))]:
+            here, there = map(state.primary_of, link)
+            if here != there and state.banned(here, there):
+                del state.links[link]
+            elif here != there:
+                state.join(here, there, at)
         parked = [(seq, key) for key, seq in state.parked.items() if key[0] == contact_id]
         for number, key in sorted(parked):
             del state.parked[key]
@@ -209,12 +216,6 @@ class RestoreContact(_Verb, frozen=True, tag="restore_contact"):
                 c.id for c in state.contacts.values() if missing in state.carried(c) and _may_return(c)
             ]:
                 state.parked[(state.oldest(waits_with), *pair)] = number
-        for link in [link for link in state.links if contact_id in link and all(map(state.is_live, link))]:
-            here, there = map(state.primary_of, link)
-            if here != there and state.banned(here, there):
-                del state.links[link]
-            elif here != there:
-                state.join(here, there, at)
 
 
 class Erase(_Verb, frozen=True, tag="erase"):

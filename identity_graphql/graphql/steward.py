@@ -7,6 +7,7 @@ from typing import Annotated
 import strawberry
 from strawberry import ID, UNSET
 
+from identity_graphql.archive import Book
 from identity_graphql.domain import state as domain
 from identity_graphql.domain.changes import Changes as Rows
 from identity_graphql.domain.contacts import Contact as Row
@@ -160,10 +161,11 @@ class StewardPayload:
 
     @classmethod
     def from_domain(cls, deed: Deed) -> StewardPayload:
+        would_be = Book(deed.events, deed.after) if deed.dry_run else None
         return cls(
             dry_run=deed.dry_run,
             event=Event.from_domain(deed.event),
-            clusters=[Cluster.from_domain(cluster) for cluster in deed.clusters],
+            clusters=[Cluster.from_domain(cluster, would_be) for cluster in deed.clusters],
             changes=Changes.from_domain(deed),
             expected_version=deed.expected_version,
             expected_other_version=deed.expected_other_version,
