@@ -103,7 +103,7 @@ class Steward:
             raise InvalidInput(Problem("contactIds", "contactIds must name at least one contact."))
         ids = tuple(sorted(set(contact_ids)))
         verb = verbs.SplitCluster(ids, tuple(sorted(set(identifiers))), ban)
-        return await self._do(ids[:1], order, lambda state, events: _Case(verb, subject=ids[0], about=ids))
+        return await self._do(ids, order, lambda state, events: _Case(verb, subject=ids[0], about=ids))
 
     async def undo(self, seq: int, order: Order, *, then_ban: bool = False) -> Deed:
         """Take one event back: the state as if it had never come, later requests kept and judged again."""
