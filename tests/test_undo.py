@@ -375,6 +375,23 @@ async def test_a_restored_contact_whose_values_are_another_ones_by_now_joins_him
     assert await clerk.identifiers() == [{A, "111", "222"}]
 
 
+async def test_a_restored_contact_goes_where_no_ban_forbids_it(clerk: Clerk) -> None:
+    """Its email is of one cluster by now, its number of another."""
+    await clerk.requests((A, "111"), (B, "111"), (A, "222"))
+    await clerk.split(3, identifiers=[email(A)])
+    await clerk.delete(1)
+
+    await clerk.restore(1)
+
+    assert await clerk.clusters() == [[1, 2], [3]]
+    assert [(await clerk.identify(A, "111")).withheld for _ in range(2)] == [True, True]
+    await clerk.delete(1)
+    await clerk.ban(2, 3)
+    await clerk.unban(1, 3)
+    await clerk.restore(1)
+    assert await clerk.clusters() == [[1, 3], [2]], "the email's comes first"
+
+
 # -- bans and splits (Q11, Q13, Q17)
 
 
