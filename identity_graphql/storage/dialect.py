@@ -79,5 +79,9 @@ class Dialect(Protocol):
     ) -> list[int]:
         """Insert rows into a table that numbers them; the numbers, in the order of the rows."""
 
+    async def forget(self, engines: Engines) -> bool:
+        """After an erasure: leave nothing of it in the database's own files, as far as they are ours; whether it
+        could."""
+
     def migration_lock(self, connection: AsyncConnection) -> AbstractAsyncContextManager[None]:
         """Keep every other process from migrating this database meanwhile."""

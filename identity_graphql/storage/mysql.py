@@ -68,6 +68,9 @@ class MySQL:
         statement = table.insert()
         return [(await connection.execute(statement, row)).lastrowid for row in rows]
 
+    async def forget(self, engines: Engines) -> bool:
+        return True  # no table has it any more; what the server keeps of them is not ours to see
+
     @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:
         # Of the session: its DDL commits by itself, so a lock of the transaction would be lost at once.

@@ -84,6 +84,9 @@ class PostgreSQL:
         statement = table.insert().returning(key)
         return [(await connection.execute(statement, row)).scalar_one() for row in rows]
 
+    async def forget(self, engines: Engines) -> bool:
+        return True  # no table has it any more; what the server keeps of them is not ours to see
+
     @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:
         await connection.execute(NO_TIMEOUT)  # a migration takes as long as it takes
