@@ -21,7 +21,7 @@ from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Norm
 from identity_graphql.domain.reconcile import TICK, Swap
 from identity_graphql.domain.replay import replay
 from identity_graphql.domain.state import Bond, Pair, State, bond, ends
-from identity_graphql.errors import Busy, Conflict, InvalidInput, NotFound, Problem, Refused
+from identity_graphql.errors import Busy, Conflict, IdentityError, InvalidInput, NotFound, Problem, Refused
 from identity_graphql.observability import log, request_id
 from identity_graphql.storage import Desk, Storage
 from identity_graphql.storage.stewardship import Record
@@ -252,7 +252,23 @@ class Steward:
                 decided = replace(decided, event=erasure.rewritten(decided.event, tokens))  # its reason may name one
                 return await _written(desk, decided, plain=plain, tokens=tokens, rewritten=rewritten)
 
-        return await self._persistently(attempt)
+        deed = await self._persistently(attempt)
+        if not deed.dry_run:
+            await self._forget(deed)
+        return deed
+
+    async def _forget(self, deed: Deed) -> None:
+        try:
+            done = await self._in_time(self._storage.forget())
+        except (IdentityError, Conflict):
+            done = False  # what was erased is erased all the same
+        if not done:
+            log.warning(
+                "erasure.left_behind",
+                seq=deed.event.seq,
+                why="somebody was reading the database, so its write-ahead log still has what was erased",
+                mend="end long readers and backups, then run PRAGMA wal_checkpoint(TRUNCATE), or restart",
+            )
 
     def _decided(self, case: _Case, order: Order, before: State, desk: Desk) -> Deed:
         """What the verb changes. Raises what the verb raises, and Refused for another version than expected."""

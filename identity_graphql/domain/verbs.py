@@ -186,12 +186,7 @@ class RestoreContact(_Verb, frozen=True, tag="restore_contact"):
             why = "was erased" if contact.erased_at else "was undone" if contact.undone_at else "is not deleted"
             raise InvalidInput(Problem("id", f"Contact {contact_id} {why}: only a deleted contact can be restored."))
         free = [identifier for identifier in state.carried(contact) if identifier not in state.claims]
-        home = None if free else next(state.home(i) for i in state.carried(contact))
-        if home is not None:
-            for a, b in state.bans:
-                other = b if a == contact_id else a
-                if contact_id in (a, b) and state.is_live(other) and state.primary_of(other) == home:
-                    raise banned((a, b))
+        home = None if free else self._home(state, contact)
 
         state.put(replace(contact, deleted_at=None, linked_id=home, updated_at=at))
         state.claims.update(dict.fromkeys(free, contact_id))
@@ -216,6 +211,20 @@ class RestoreContact(_Verb, frozen=True, tag="restore_contact"):
                 c.id for c in state.contacts.values() if missing in state.carried(c) and _may_return(c)
             ]:
                 state.parked[(state.oldest(waits_with), *pair)] = number
+
+    def _home(self, state: State, contact: Contact) -> int:
+        """Of the clusters that claim what it carries, the first that it is not banned from."""
+        barred: dict[int, Bond] = {}
+        for ban in state.bans:
+            if contact.id in ban:
+                other = ban[1] if contact.id == ban[0] else ban[0]
+                if state.is_live(other):
+                    barred[state.primary_of(other)] = ban
+        homes = [state.primary_of(state.claims[identifier]) for identifier in state.carried(contact)]
+        for home in homes:
+            if home not in barred:
+                return home
+        raise banned(barred[homes[0]])
 
 
 class Erase(_Verb, frozen=True, tag="erase"):

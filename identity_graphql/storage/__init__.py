@@ -259,6 +259,11 @@ class Storage:
             seqs, _ = await log.naming(connection, identifiers, after=0)
             return sorted({event.primary_id for event in await log.events(connection, seqs)})
 
+    async def forget(self) -> bool:
+        """After an erasure: leave nothing of it in the files of an embedded database; whether that was possible."""
+        with self._translated():
+            return await self.dialect.forget(self._engines)
+
     async def event(self, seq: int) -> Event | None:
         """One event; None if there is none of this number."""
         async with self.reading() as connection:

@@ -82,5 +82,9 @@ class Dialect(Protocol):
     async def settle(self, connection: AsyncConnection, seq: int) -> None:
         """Wait until every transaction that may have drawn an event number up to this one has ended."""
 
+    async def forget(self, engines: Engines) -> bool:
+        """After an erasure: leave nothing of it in the database's own files, as far as they are ours; whether it
+        could."""
+
     def migration_lock(self, connection: AsyncConnection) -> AbstractAsyncContextManager[None]:
         """Keep every other process from migrating this database meanwhile."""

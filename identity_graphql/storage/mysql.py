@@ -73,6 +73,9 @@ class MySQL:
         # Reading with a lock waits for the rows of those who have not committed yet.
         await connection.execute(RECENT, {"seq": seq})
 
+    async def forget(self, engines: Engines) -> bool:
+        return True  # no table has it any more; what the server keeps of them is not ours to see
+
     @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:
         # Of the session: its DDL commits by itself, so a lock of the transaction would be lost at once.

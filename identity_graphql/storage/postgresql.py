@@ -92,6 +92,9 @@ class PostgreSQL:
             await asyncio.sleep(0.002)
             writers &= set((await connection.execute(_WRITERS)).scalars())
 
+    async def forget(self, engines: Engines) -> bool:
+        return True  # no table has it any more; what the server keeps of them is not ours to see
+
     @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:
         await connection.execute(NO_TIMEOUT)  # a migration takes as long as it takes
