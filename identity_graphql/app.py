@@ -101,8 +101,8 @@ def create_app(settings: Settings) -> Starlette:
         await _prepare(settings, storage, service)
         with _told_to_stop(partial(setattr, app.state, "draining", True)):
             yield
-        await service.close()
-        await storage.close()
+        for room in (service, steward, archive, storage):
+            await room.close()
 
     middleware = [Middleware(RequestId)]
     if settings.cors_origins:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Awaitable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -24,15 +23,12 @@ from identity_graphql.errors import (
 )
 from identity_graphql.group_commit import GroupCommit, QueueFull
 from identity_graphql.observability import describe, log, request_id
+from identity_graphql.patience import CONFLICT_DEADLINE, Patience, pause
 from identity_graphql.storage import Storage, Turn
 
 T = TypeVar("T")
 Result = Decision | IdentityError
 
-CONFLICT_DEADLINE = 5.0
-"""Seconds for which a batch keeps trying against other writers: a time, not a number of tries."""
-SHORTEST_PAUSE = 0.003
-"""Seconds that a loser waits at most before its second try; twice that before the next, and so on."""
 LARGEST_BATCH = 1000
 LARGEST_GROUP = 128
 """Requests of several callers that share a transaction at most."""
@@ -53,7 +49,7 @@ class IdentityService:
         self._storage = storage
         self.normalisation = normalisation
         self._timeout = timeout
-        self._running: set[asyncio.Future[Any]] = set()
+        self._patience = Patience(timeout)
         self._batches = GroupCommit[Request, Result](
             self._settle, largest_batch=LARGEST_GROUP, most_waiting=MOST_WAITING, longest_wait=timeout / 2
         )
@@ -61,8 +57,7 @@ class IdentityService:
     async def close(self) -> None:
         """Finish what is in flight. The storage may be closed afterwards."""
         await self._batches.drain()
-        if self._running:
-            await asyncio.wait(self._running)
+        await self._patience.close()
 
     async def identify(self, *, email: object = None, phone_number: object = None) -> Decision:
         """Link an email, a phone number, or both to their cluster; the cluster as it is then.
@@ -76,7 +71,7 @@ class IdentityService:
 
     async def preview(self, *, email: object = None, phone_number: object = None) -> Decision:
         """What `identify` would decide now. Writes nothing; a contact that it would create has a provisional id."""
-        return await self._in_time(self._previewed(self._request(email, phone_number)))
+        return await self._patience.in_time(self._previewed(self._request(email, phone_number)))
 
     async def _previewed(self, request: Request) -> Decision:
         async with self._storage.turn() as turn:
@@ -123,31 +118,39 @@ class IdentityService:
         subject = self.subject(contact_id, email=email, phone_number=phone_number)
         if isinstance(subject, int):
             return await self._cluster_of(subject)
-        found = await self._in_time(self._storage.find([subject]))
+        found = await self._patience.in_time(self._storage.find([subject]))
         return found.clusters[0] if found.clusters else None
 
     async def contacts(self, ids: Sequence[int]) -> list[Contact | None]:
         """These contacts, deleted ones too; None for an id that was never given out."""
-        found = await self._in_time(self._storage.contacts({i for i in ids if 0 < i <= LARGEST_ID}))
+        found = await self._patience.in_time(self._storage.contacts({i for i in ids if 0 < i <= LARGEST_ID}))
         return [found.get(i) for i in ids]
 
     async def clusters_of(self, contact_ids: Sequence[int]) -> list[Cluster | None]:
         """The present clusters of these contacts; None for deleted and unknown ones."""
-        found = await self._in_time(self._storage.clusters_of({i for i in contact_ids if 0 < i <= LARGEST_ID}))
+        found = await self._patience.in_time(self._storage.clusters_of({i for i in contact_ids if 0 < i <= LARGEST_ID}))
         return [found.get(i) for i in contact_ids]
+
+    async def holders(self, identifiers: Sequence[Identifier]) -> list[Cluster | None]:
+        """The clusters that have these identifiers; None for those that nobody has."""
+        found = await self._patience.in_time(self._storage.find(set(identifiers)))
+        homes = {
+            claim: cluster for cluster in found.clusters for contact in cluster.contacts for claim in contact.claims
+        }
+        return [homes.get(identifier) for identifier in identifiers]
 
     async def page_of_contacts(self, *, after: int, limit: int) -> list[Contact]:
         """Live contacts by id, from the first id above ``after``."""
-        return await self._in_time(self._storage.page_of_contacts(after=after, limit=limit))
+        return await self._patience.in_time(self._storage.page_of_contacts(after=after, limit=limit))
 
     async def page_of_clusters(self, *, after: int, limit: int) -> list[Cluster]:
         """Clusters by primary id, from the first id above ``after``."""
-        return await self._in_time(self._storage.page_of_clusters(after=after, limit=limit))
+        return await self._patience.in_time(self._storage.page_of_clusters(after=after, limit=limit))
 
     async def is_ready(self) -> bool:
         """Whether the database can be reached and has this program's revision or a newer one."""
         try:
-            return await self._in_time(self._storage.is_migrated(), at_most=min(2.0, self._timeout))
+            return await self._patience.in_time(self._storage.is_migrated(), at_most=min(2.0, self._timeout))
         except Busy:
             return False
 
@@ -238,10 +241,8 @@ class IdentityService:
                         for future, decision in zip(asked, plan.renumbered(ids), strict=True):
                             _answer(waiting, future, decision)
                     except Conflict:
-                        # Apart, so that those who collided do not collide again; further with every time, as
-                        # SERIALIZABLE refuses many for one that goes through.
                         tries += 1
-                        await asyncio.sleep(random.uniform(0, SHORTEST_PAUSE * 2 ** min(tries, 6)))
+                        await pause(tries)  # apart, so that those who collided do not collide again
                     except DatabaseAway:
                         # The pool may hold connections from before a restart; they are thrown away by now.
                         # Repeating is safe even if the commit had gone through.
@@ -250,26 +251,6 @@ class IdentityService:
                         reconnected = True
         except TimeoutError:
             raise Busy from None
-
-    async def _in_time(self, work: Awaitable[T], at_most: float | None = None) -> T:
-        """The result of this work, or Busy: the answer does not wait until a hung connection is cleaned up."""
-        task = asyncio.ensure_future(work)
-        self._running.add(task)
-        task.add_done_callback(self._finished)
-        try:
-            done, _ = await asyncio.wait({task}, timeout=at_most or self._timeout)
-        except asyncio.CancelledError:
-            task.cancel()
-            raise
-        if not done:
-            task.cancel()
-            raise Busy
-        return task.result()
-
-    def _finished(self, task: asyncio.Future[Any]) -> None:
-        self._running.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever waited has it; nobody waits for one that was late
 
 
 async def _planned(turn: Turn, batch: Sequence[Request]) -> Plan:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime
@@ -17,19 +15,18 @@ from identity_graphql.domain.changes import Changes, touched
 from identity_graphql.domain.contacts import PROVISIONAL, Cluster
 from identity_graphql.domain.erasure import ERASED, Tokens, is_token
 from identity_graphql.domain.events import Event, EventKind, Outcome
-from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
+from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation, is_readable
 from identity_graphql.domain.reconcile import TICK, Swap
 from identity_graphql.domain.replay import replay
 from identity_graphql.domain.state import Bond, Pair, State, bond, ends
-from identity_graphql.errors import Busy, Conflict, IdentityError, InvalidInput, NotFound, Problem, Refused
+from identity_graphql.errors import Conflict, IdentityError, InvalidInput, NotFound, Problem, Refused
 from identity_graphql.observability import log, request_id
+from identity_graphql.patience import Patience
 from identity_graphql.storage import Desk, Storage
 from identity_graphql.storage.stewardship import Record
 
 T = TypeVar("T")
 
-DEADLINE = 5.0
-"""Seconds for which a verb keeps trying against other writers."""
 LARGEST_ID = 2**63 - 1
 LONGEST_ACTOR = 254
 LONGEST_REASON = 2_000
@@ -90,7 +87,11 @@ class Steward:
     def __init__(self, storage: Storage, normalisation: Normalisation, *, timeout: float = 10.0) -> None:
         self._storage = storage
         self._normalisation = normalisation
-        self._timeout = timeout
+        self._patience = Patience(timeout)
+
+    async def close(self) -> None:
+        """Finish what is in flight. The storage may be closed afterwards."""
+        await self._patience.close()
 
     async def merge_clusters(self, one: int, other: int, order: Order) -> Deed:
         """Make one cluster of two contacts' clusters, whatever the evidence says."""
@@ -110,9 +111,9 @@ class Steward:
     async def undo(self, seq: int, order: Order, *, then_ban: bool = False) -> Deed:
         """Take one event back: the state as if it had never come, later requests kept and judged again."""
         _refuse_impossible([seq], "event")
-        event = await self._in_time(self._storage.event(seq))
+        event = await self._patience.in_time(self._storage.event(seq))
         if event is None:
-            raise NotFound(seq, "event")
+            raise NotFound(f"There is no event {seq}.")
         if event.kind is EventKind.ERASE:
             raise InvalidInput(Problem("event", "An erasure cannot be undone: what it erased is nowhere any more."))
 
@@ -141,7 +142,7 @@ class Steward:
             contacts = [await self._contact(a, "a"), await self._contact(b, "b")]
         else:  # of a banned pair, one may be nobody's
             contacts = [found for end in (a, b) if (found := await self._claimant(end)) is not None]
-        known = contacts or await self._in_time(self._storage.withheld_by(ends(pair) if pair else ()))
+        known = contacts or await self._patience.in_time(self._storage.withheld_by(ends(pair) if pair else ()))
         if not known:
             raise InvalidInput(Problem("root", "There is no ban between these two."))
         one, other = known[0], known[-1]
@@ -179,11 +180,11 @@ class Steward:
 
     async def erase_identifier(self, identifier: Identifier, order: Order) -> Deed:
         """Erase one email or phone number wherever it stands, the log included. It cannot be undone."""
-        contacts = await self._in_time(self._storage.claimants([identifier]))
+        contacts = await self._patience.in_time(self._storage.claimants([identifier]))
         if not contacts:
-            contacts = await self._in_time(self._storage.named_by([identifier]))
+            contacts = await self._patience.in_time(self._storage.named_by([identifier]))
         if not contacts:
-            raise InvalidInput(Problem("root", "Nobody has this identifier, and nobody ever had."))
+            raise NotFound("Nobody has this identifier, and nobody ever had.")
 
         def wanted(state: State) -> tuple[int, set[Identifier], tuple[int, ...]]:
             return state.claims.get(identifier, contacts[0]), {identifier}, ()
@@ -209,7 +210,7 @@ class Steward:
                 before = replay(desk.events)
                 for contact_id in contact_ids:
                     if contact_id not in before.contacts:
-                        raise NotFound(contact_id)
+                        raise NotFound(f"There is no contact {contact_id}.")
                 decided = self._decided(case(before, desk.events), order, before, desk)
                 return decided if order.dry_run else await _written(desk, decided)
 
@@ -242,14 +243,15 @@ class Steward:
                 tokens = {identifier: ERASED + secrets.token_hex(8) for identifier in values}
                 verb = verbs.Erase(tuple(sorted(Identifier(i.kind, token) for i, token in tokens.items())), whole)
                 case = _Case(verb, subject=subject, about=(subject, *whole))
-                before = replay([erasure.rewritten(event, tokens) for event in desk.events])
-                decided = self._decided(case, order, before, desk)
+                tokenised = [erasure.rewritten(event, tokens) for event in desk.events]
+                decided = self._decided(case, order, replay(tokenised), desk)
                 if order.dry_run:
                     return replace(decided, before=plain)
                 rewritten = tuple(
                     erasure.rewritten(event, tokens) for event in named.values() if erasure.names(event, values)
                 )
-                decided = replace(decided, event=erasure.rewritten(decided.event, tokens))  # its reason may name one
+                # Its reason may name one, too.
+                decided = replace(decided, event=erasure.rewritten(decided.event, tokens), events=tokenised)
                 return await _written(desk, decided, plain=plain, tokens=tokens, rewritten=rewritten)
 
         deed = await self._persistently(attempt)
@@ -259,7 +261,7 @@ class Steward:
 
     async def _forget(self, deed: Deed) -> None:
         try:
-            done = await self._in_time(self._storage.forget())
+            done = await self._patience.in_time(self._storage.forget())
         except (IdentityError, Conflict):
             done = False  # what was erased is erased all the same
         if not done:
@@ -331,7 +333,7 @@ class Steward:
     async def _claimant(self, subject: Subject) -> int | None:
         if isinstance(subject, int):
             return subject
-        found = await self._in_time(self._storage.find([subject]))
+        found = await self._patience.in_time(self._storage.find([subject]))
         for cluster in found.clusters:
             for contact in cluster.contacts:
                 if subject in contact.claims:
@@ -339,43 +341,24 @@ class Steward:
         return None
 
     async def _persistently(self, attempt: Callable[[], Awaitable[Deed]]) -> Deed:
-        pause = 0.003
-        try:
-            async with asyncio.timeout(min(DEADLINE, self._timeout)):
-                while True:
-                    try:
-                        deed = await attempt()
-                    except Conflict:
-                        await asyncio.sleep(random.uniform(0, pause))
-                        pause = min(2 * pause, 0.2)
-                    else:
-                        break
-        except TimeoutError:
-            raise Busy from None
+        deed = await self._patience.persistently(attempt)
         if not deed.dry_run:
             log.info("steward", verb=deed.event.kind.value, seq=deed.event.seq, cluster=deed.event.primary_id)
         return deed
-
-    async def _in_time(self, work: Awaitable[T]) -> T:
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await work
-        except TimeoutError:
-            raise Busy from None
 
 
 def _refuse_impossible(numbers: Collection[int], what: str = "contact") -> None:
     """Raises NotFound for what no database can have given out, nor be asked for."""
     for number in numbers:
         if not 0 < number <= LARGEST_ID:
-            raise NotFound(number, what)
+            raise NotFound(f"There is no {what} {number}.")
 
 
 def _known(desk: Desk, contact_ids: Collection[int]) -> State:
     state = replay(desk.events)
     for contact_id in contact_ids:
         if contact_id not in state.contacts:
-            raise NotFound(contact_id)
+            raise NotFound(f"There is no contact {contact_id}.")
     return state
 
 
@@ -442,7 +425,7 @@ async def _written(
         )
     )
     if not deed.changes.created:
-        return replace(deed, event=record.event, before=before)
+        return replace(deed, event=record.event)
     after = deed.before.copy()
     Changes.read((record.event.detail or {})["changes"]).apply(after, record.event.seq)
     primaries = {cluster.primary.id for cluster in deed.clusters if cluster.primary.id < PROVISIONAL}
@@ -454,7 +437,7 @@ async def _written(
 def _version(state: State, contact_id: int) -> int:
     """The version that an order must expect: of the contact's cluster; of its own row if it is deleted."""
     if contact_id not in state.contacts:
-        raise NotFound(contact_id)
+        raise NotFound(f"There is no contact {contact_id}.")
     row = state.primary_of(contact_id) if state.is_live(contact_id) else contact_id
     return state.contacts[row].version
 
@@ -482,14 +465,10 @@ def _expected(state: State, order: Order, subject: int, other_subject: int | Non
 def _check(order: Order) -> None:
     problems = []
     for name, text, longest in (("actor", order.actor, LONGEST_ACTOR), ("reason", order.reason, LONGEST_REASON)):
-        if not text.strip():
-            problems.append(Problem(name, f"{name} must not be blank: the log keeps who did it, and why."))
+        if not is_readable(text):
+            problems.append(Problem(name, f"{name} must be readable text: the log keeps who did it, and why."))
         elif len(text) > longest:
             problems.append(Problem(name, f"{name} must have at most {longest} characters."))
-        elif not text.isprintable() and any(
-            (ord(char) < 32 and char not in "\n\t") or "\ud800" <= char <= "\udfff" for char in text
-        ):
-            problems.append(Problem(name, f"{name} must not contain control characters."))
     if problems:
         raise InvalidInput(*problems)
 

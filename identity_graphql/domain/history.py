@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -39,29 +40,49 @@ def named(event: Event) -> frozenset[int]:
     return frozenset(contacts)
 
 
-def of_cluster(events: Sequence[Event], contact_ids: Collection[int]) -> list[Event]:
-    """The events of every cluster that one of these contacts was in then; so of those merged into theirs, too."""
-    mine = frozenset(contact_ids)
-    state, found = State(), []
-    for event in events:
-        contacts = named(event)
-        concerned = _concerned(state, contacts, mine)
-        step(state, event)
-        if concerned or _concerned(state, contacts, mine):
-            found.append(event)
-    return found
+class Histories(Struct, frozen=True):
+    """What happened to whom, each in order."""
+
+    clusters: Mapping[int, Sequence[Event]]
+    """by the primary that they have in the end: the events of every cluster that one of its contacts was in at the
+    time, and so of those that were merged into it, too"""
+    contacts: Mapping[int, Sequence[Event]]
+    """what made a contact, moved it, took it out or brought it back, and the verbs that named it"""
 
 
-def of_contact(events: Sequence[Event], contact_id: int) -> list[Event]:
-    """The events that made a contact, moved it, took it out or brought it back; and the verbs that named it."""
-    state, found = State(), []
+def histories(events: Sequence[Event], end: State) -> Histories:
+    """Who of the state that these events led to was concerned by which of them. One walk for all."""
+    finally_ = {contact_id: primary_id for primary_id, members in end.members.items() for contact_id in members}
+    clusters: defaultdict[int, list[Event]] = defaultdict(list)
+    contacts: defaultdict[int, list[Event]] = defaultdict(list)
+    state = State()
+    heirs: dict[int, set[int]] = {}  # of every cluster on the way: the primaries that its contacts have in the end
     for event in events:
-        before = _standing(state.contacts.get(contact_id))
-        step(state, event)
-        asked = event.kind is not EventKind.IDENTIFY and contact_id in (event.detail or {}).get("about", ())
-        if asked or _standing(state.contacts.get(contact_id)) != before:
-            found.append(event)
-    return found
+        about = named(event)
+        before = {state.primary_of(contact_id) for contact_id in about if state.is_live(contact_id)}
+        concerned = {heir for home in before for heir in heirs[home]}
+        if event.kind is EventKind.IDENTIFY:
+            moved = [contact_id for d in event.demoted for contact_id in state.members[d.id]]
+            step(state, event)
+            moved += [event.contact_id] if event.contact_id is not None else []
+            joined = heirs.setdefault(event.primary_id, set())
+            joined.update(heir for d in event.demoted for heir in heirs.pop(d.id))
+            joined.update(finally_[contact_id] for contact_id in moved[-1:] if contact_id in finally_)
+        else:
+            standing = {contact_id: _standing(state.contacts.get(contact_id)) for contact_id in about}
+            step(state, event)
+            asked = frozenset((event.detail or {}).get("about", ()))
+            moved = [i for i in about if i in asked or _standing(state.contacts.get(i)) != standing[i]]
+            after = {state.primary_of(contact_id) for contact_id in about if state.is_live(contact_id)}
+            for home in before | after:
+                heirs[home] = {finally_[i] for i in state.members.get(home, ()) if i in finally_}
+            concerned |= {heir for home in after for heir in heirs[home]}
+        concerned |= heirs.get(event.primary_id, set())
+        for heir in concerned:
+            clusters[heir].append(event)
+        for contact_id in moved:
+            contacts[contact_id].append(event)
+    return Histories(clusters, contacts)
 
 
 def words(event: Event) -> str:
@@ -86,11 +107,6 @@ def _contact(contact_id: int) -> str:
     return f"contact {contact_id}" if contact_id < PROVISIONAL else "a new contact"
 
 
-def _concerned(state: State, contacts: Iterable[int], mine: frozenset[int]) -> bool:
-    primaries = {state.primary_of(contact_id) for contact_id in contacts if state.is_live(contact_id)}
-    return any(not mine.isdisjoint(state.members[primary_id]) for primary_id in primaries)
-
-
 def _standing(contact: Contact | None) -> tuple[Any, ...] | None:
     if contact is None:
         return None
@@ -104,8 +120,7 @@ def _merged(event: Event) -> str:
 
 
 def _split(event: Event) -> str:
-    taken = ", ".join(map(str, _asked(event)["contact_ids"]))
-    return f"took contacts {taken} out of their cluster"
+    return f"took {_contacts(_asked(event)['contact_ids'])} out of a cluster"
 
 
 def _banned(event: Event) -> str:
@@ -122,9 +137,12 @@ def _unbanned(event: Event) -> str:
 
 def _erased(event: Event) -> str:
     asked = _asked(event)
-    contacts = ", ".join(map(str, asked["contact_ids"]))
     values = "an identifier" if len(asked["identifiers"]) == 1 else f"{len(asked['identifiers'])} identifiers"
-    return f"erased {values}" + (f" and contacts {contacts}" if contacts else "")
+    return f"erased {values}" + (f" and {_contacts(asked['contact_ids'])}" if asked["contact_ids"] else "")
+
+
+def _contacts(contact_ids: Sequence[int]) -> str:
+    return f"contact{'s' if len(contact_ids) > 1 else ''} {', '.join(map(str, contact_ids))}"
 
 
 def _asked(event: Event) -> Mapping[str, Any]:

@@ -181,7 +181,7 @@ class RestoreContact(_Verb, frozen=True, tag="restore_contact"):
         contact_id = self.contact_id
         contact = state.contacts.get(contact_id)
         if contact is None:
-            raise NotFound(contact_id)
+            raise NotFound(f"There is no contact {contact_id}.")
         if contact.deleted_at is None or contact.erased_at or contact.undone_at:
             why = "was erased" if contact.erased_at else "was undone" if contact.undone_at else "is not deleted"
             raise InvalidInput(Problem("id", f"Contact {contact_id} {why}: only a deleted contact can be restored."))
@@ -323,7 +323,7 @@ def live(state: State, contact_id: int) -> int:
     """The primary of a contact. Raises NotFound, and InvalidInput for a deleted one."""
     contact = state.contacts.get(contact_id)
     if contact is None:
-        raise NotFound(contact_id)
+        raise NotFound(f"There is no contact {contact_id}.")
     if contact.deleted_at is not None:
         raise InvalidInput(Problem("id", f"Contact {contact_id} is deleted."))
     return contact.linked_id or contact_id

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection, Sequence
 from functools import cached_property
 
 import strawberry
@@ -10,6 +12,8 @@ from strawberry.dataloader import DataLoader
 
 from identity_graphql.archive import Archive, Book
 from identity_graphql.domain.contacts import Cluster, Contact
+from identity_graphql.domain.events import Event
+from identity_graphql.domain.identifiers import Identifier
 from identity_graphql.service import IdentityService
 from identity_graphql.steward import Steward
 
@@ -27,15 +31,15 @@ class Context:
         self._items = MOST_ITEMS
 
     def charge(self, items: int) -> None:
-        """Count the items of a list that is about to be answered. Raises GraphQLError when there are too many.
+        """Count the items of a list, or the events, that an answer takes. Raises GraphQLError when they are too many.
 
         Beside the limits on documents, which cannot know how long a list will be.
         """
         self._items -= items
         if self._items < 0:
             raise GraphQLError(
-                f"The answer has more than {MOST_ITEMS:,} list items: ask for less of each cluster, or for fewer at "
-                "once. What a mutation was to do is done.",
+                f"The answer takes more than {MOST_ITEMS:,} list items and events of the log: ask for less of each "
+                "cluster, or for fewer at once. If this is a mutation, what it was to do is done.",
                 extensions={"code": "QUERY_TOO_COMPLEX"},
             )
 
@@ -48,8 +52,42 @@ class Context:
         return DataLoader(self.service.clusters_of, max_batch_size=1000)
 
     @cached_property
+    def holders(self) -> DataLoader[Identifier, Cluster | None]:
+        return DataLoader(self.service.holders, max_batch_size=1000)
+
+    @cached_property
     def books(self) -> DataLoader[int, Book]:
-        return DataLoader(self.archive.books, max_batch_size=100)
+        return DataLoader(self._books, max_batch_size=100)
+
+    async def _books(self, contact_ids: Sequence[int]) -> list[Book]:
+        book = await self.archive.book(contact_ids)
+        self.charge(len(book.events))
+        return [book] * len(contact_ids)
+
+
+class Preview:
+    """The log as it would be after a request that is only tried; read when something of it is asked for."""
+
+    def __init__(self, contact_ids: Collection[int], event: Event) -> None:
+        self._contact_ids = contact_ids
+        self._event = event
+        self._reading: asyncio.Future[Book] | None = None
+
+    async def book(self, context: Context) -> Book:
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(context.archive.book_with(self._contact_ids, self._event))
+        return await self._reading
+
+
+Source = Book | Preview | None
+"""Where something is from: an earlier or a possible state, or (None) the present."""
+
+
+async def book_of(context: Context, source: Source, contact_id: int) -> Book:
+    """The log that led to where something is from."""
+    if isinstance(source, Book):
+        return source
+    return await (context.books.load(contact_id) if source is None else source.book(context))
 
 
 Info = strawberry.Info[Context, None]

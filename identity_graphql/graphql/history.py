@@ -9,12 +9,14 @@ from enum import Enum
 import strawberry
 from strawberry import ID
 
+from identity_graphql.archive import Book
 from identity_graphql.domain import events as domain
 from identity_graphql.domain import explain, history
+from identity_graphql.domain.contacts import PROVISIONAL
 from identity_graphql.domain.erasure import is_token
 from identity_graphql.domain.identifiers import IdentifierKind as Kind
-from identity_graphql.domain.state import Pair, Withheld
 from identity_graphql.graphql.connections import Connection, page_size, position_of
+from identity_graphql.graphql.context import Info
 from identity_graphql.graphql.scalars import id_of
 
 
@@ -64,7 +66,7 @@ class Event:
     phone_number: str | None = strawberry.field(description="The request's, as it is compared; null if it was erased.")
     given_email: str | None = strawberry.field(description="The email as it was typed.")
     given_phone_number: str | None = strawberry.field(description="The phone number as it was typed.")
-    redacted: bool = strawberry.field(description="Whether a value of it was erased since.")
+    redacted: bool = strawberry.field(description="Whether its email or phone number was erased since.")
     contact_id: ID | None = strawberry.field(description="The contact that it created; null if it created none.")
     primary_contact_id: ID = strawberry.field(description="The cluster that it ended in, by its primary then.")
     demoted_contact_ids: list[ID] = strawberry.field(description="The primaries that it made secondaries.")
@@ -108,9 +110,13 @@ def page_of(
 ) -> Connection[Event]:
     """One page of a history, in the order in which it happened."""
     size, last = page_size(first), position_of(after)
-    page = [event for event in events if event.seq > last][: size + 1]
+    # What a dry run would write has no number yet: it comes last.
+    page = [event for event in events if (event.seq or _LAST) > last][: size + 1]
     nodes = [Event.from_domain(event, undone_by) for event in page]
-    return Connection.of(nodes, [event.seq for event in page], first=size, after=after)
+    return Connection.of(nodes, [event.seq or _LAST for event in page], first=size, after=after)
+
+
+_LAST = PROVISIONAL - 1
 
 
 @strawberry.enum(description="Whether a pair is evidence.")
@@ -120,24 +126,19 @@ class PairStanding(Enum):
     BANNED = strawberry.enum_value("BANNED", description="It is not: the pair itself is banned.")
 
 
-@strawberry.type(description="An email and a phone number that were seen together, but are kept apart by a ban.")
-class WithheldPair:
-    email: str = strawberry.field(description="The email.")
-    phone_number: str = strawberry.field(description="The phone number.")
-    standing: PairStanding = strawberry.field(description="WITHHELD or BANNED.")
-    event: ID = strawberry.field(description="The event that kept it back.")
-
-    @classmethod
-    def from_domain(cls, pair: Pair, withheld: Withheld) -> WithheldPair:
-        standing = PairStanding.BANNED if withheld.banned else PairStanding.WITHHELD
-        return cls(email=pair[0], phone_number=pair[1], standing=standing, event=ID(str(withheld.seq)))
-
-
 @strawberry.type(description="Two contacts that are never to be of one cluster.")
 class Ban:
     contact_id: ID = strawberry.field(description="The one.")
     other_id: ID = strawberry.field(description="The other.")
-    event: ID = strawberry.field(description="The event that banned them.")
+    event: ID = strawberry.field(description="The `seq` of the event that banned them.")
+
+    @classmethod
+    def from_domain(cls, ban: tuple[int, int, int]) -> Ban:
+        return cls(contact_id=id_of(ban[0]), other_id=id_of(ban[1]), event=ID(str(ban[2])))
+
+
+def _key(node: explain.Node) -> str:
+    return f"contact:{id_of(node)}" if isinstance(node, int) else explain.key(node)
 
 
 @strawberry.enum(description="What holds two nodes together.")
@@ -149,7 +150,9 @@ class EvidenceKind(Enum):
 
 @strawberry.type(description="A contact or an identifier: one of the two is set.")
 class Node:
-    key: str = strawberry.field(description='Unique: "contact:5", "email:a@example.com", "phone_number:555".')
+    key: str = strawberry.field(
+        description='Unique: "contact:5", "email:a@example.com", "phone_number:555"; of an erased value, a token.'
+    )
     contact_id: ID | None = strawberry.field(description="The contact.")
     kind: IdentifierKind | None = strawberry.field(description="Of an identifier, its kind.")
     value: str | None = strawberry.field(description="Of an identifier, its value; null if it was erased.")
@@ -157,10 +160,10 @@ class Node:
     @classmethod
     def from_domain(cls, node: explain.Node) -> Node:
         if isinstance(node, int):
-            return cls(key=explain.key(node), contact_id=ID(str(node)), kind=None, value=None)
+            return cls(key=_key(node), contact_id=id_of(node), kind=None, value=None)
         value = None if is_token(node.value) else node.value
         kind = IdentifierKind.EMAIL if node.kind is Kind.EMAIL else IdentifierKind.PHONE_NUMBER
-        return cls(key=explain.key(node), contact_id=None, kind=kind, value=value)
+        return cls(key=_key(node), contact_id=None, kind=kind, value=value)
 
 
 @strawberry.type(description="What holds two nodes of a cluster together.")
@@ -181,8 +184,8 @@ class Evidence:
         edges = [
             EvidenceEdge(
                 kind=EvidenceKind[edge.kind.name],
-                source=explain.key(edge.source),
-                target=explain.key(edge.target),
+                source=_key(edge.source),
+                target=_key(edge.target),
                 event=None if edge.seq is None else ID(str(edge.seq)),
             )
             for edge in graph.edges
@@ -192,21 +195,29 @@ class Evidence:
 
 @strawberry.type(description="A single piece of evidence without which its cluster would fall apart.")
 class Bridge:
+    entity: strawberry.Private[explain.Bridge]
     kind: EvidenceKind = strawberry.field(description="PAIR or LINK.")
     source: Node = strawberry.field(description="One end.")
     target: Node = strawberry.field(description="The other end.")
     event: Event | None = strawberry.field(description="The event that brought it.")
-    parts: list[list[ID]] = strawberry.field(description="The contacts of the parts; that with the primary first.")
+    part_sizes: list[int] = strawberry.field(description="The contacts in the parts; that with the primary first.")
 
     @classmethod
-    def from_domain(cls, bridge: explain.Bridge) -> Bridge:
+    def from_domain(cls, bridge: explain.Bridge, undone_by: Mapping[int, int]) -> Bridge:
+        beyond = bridge.end - bridge.first
         return cls(
+            entity=bridge,
             kind=EvidenceKind[bridge.kind.name],
             source=Node.from_domain(bridge.source),
             target=Node.from_domain(bridge.target),
-            event=Event.from_domain(bridge.event) if bridge.event else None,
-            parts=[[ID(str(contact_id)) for contact_id in part] for part in bridge.parts],
+            event=Event.from_domain(bridge.event, undone_by) if bridge.event else None,
+            part_sizes=[len(bridge.walk) - beyond, beyond],
         )
+
+    @strawberry.field(description="The contacts of the parts; that with the primary first.")
+    def parts(self, info: Info) -> list[list[ID]]:
+        info.context.charge(len(self.entity.walk))
+        return [[id_of(contact_id) for contact_id in part] for part in self.entity.parts]
 
 
 @strawberry.type(description="One step of an explanation.")
@@ -229,8 +240,35 @@ class Step:
         )
 
 
-@strawberry.type(description="Why two contacts or identifiers are one customer, or that they are not.")
+@strawberry.type(description="Why two contacts or identifiers are one customer, or why they are not.")
 class Explanation:
     connected: bool = strawberry.field(description="Whether they are one customer.")
     steps: list[Step] = strawberry.field(description="The shortest chain of evidence between them; else empty.")
     words: list[str] = strawberry.field(description="The same for people, a sentence for every step.")
+    bans: list[Ban] = strawberry.field(description="Where they are not connected: the bans between them.")
+    undone: list[Event] = strawberry.field(description="Where they are not connected: what linked them and was undone.")
+    waiting: int = strawberry.field(description="Where they are not connected: how many pairs bans keep back.")
+
+    @classmethod
+    def of(cls, book: Book, start: explain.Node, goal: explain.Node, chain: explain.Chain | None) -> Explanation:
+        """From the chain between two nodes, or, if there is none, from what stands between them."""
+        if chain is not None:
+            steps = [Step.from_domain(step, book.undone_by) for step in chain.steps]
+            return cls(connected=True, steps=steps, words=[step.words for step in steps], bans=[], undone=[], waiting=0)
+        between = book.between(start, goal)
+        return cls(
+            connected=False,
+            steps=[],
+            words=[
+                *(f"contacts {a} and {b} are banned from each other (event {seq})" for a, b, seq in between.bans),
+                *(f"a pair of theirs waits behind a ban (event {withheld.seq})" for _, withheld in between.withheld),
+                *(
+                    f"what linked them (event {event.seq}) was undone (event {book.undone_by[event.seq]})"
+                    for event in between.undone
+                ),
+            ]
+            or ["no evidence connects them"],
+            bans=[Ban.from_domain(ban) for ban in between.bans],
+            undone=[Event.from_domain(event, book.undone_by) for event in between.undone],
+            waiting=len(between.withheld),
+        )

@@ -7,10 +7,12 @@ from enum import Enum
 import strawberry
 from strawberry import UNSET
 
+from identity_graphql.domain.contacts import PROVISIONAL
 from identity_graphql.domain.identifiers import Ignored
 from identity_graphql.domain.reconcile import Decision
 from identity_graphql.errors import IdentityError
 from identity_graphql.graphql.contacts import Cluster, Contact
+from identity_graphql.graphql.context import Preview
 from identity_graphql.graphql.errors import field_of
 from identity_graphql.graphql.history import Event, Outcome
 from identity_graphql.graphql.scalars import PhoneNumber
@@ -57,13 +59,16 @@ class IdentifyPayload:
     events: list[Event] = strawberry.field(description="What was written into the log, or would be.")
 
     @classmethod
-    def from_domain(cls, decision: Decision) -> IdentifyPayload:
-        cluster = decision.cluster
+    def from_domain(cls, decision: Decision, *, dry_run: bool = False) -> IdentifyPayload:
+        cluster, source = decision.cluster, None
+        if dry_run and decision.event is not None:
+            known = [contact.id for contact in cluster.contacts if contact.id < PROVISIONAL]
+            source = Preview(known, decision.event)
         return cls(
             outcome=Outcome[decision.outcome.name],
-            cluster=Cluster.from_domain(cluster),
-            contact=Contact.from_domain(decision.contact, cluster) if decision.contact else None,
-            demoted=[Contact.from_domain(contact, cluster) for contact in decision.demoted],
+            cluster=Cluster.from_domain(cluster, source),
+            contact=Contact.from_domain(decision.contact, cluster, source) if decision.contact else None,
+            demoted=[Contact.from_domain(contact, cluster, source) for contact in decision.demoted],
             warnings=Warning.of(decision),
             events=[Event.from_domain(decision.event)] if decision.event else [],
         )

@@ -46,14 +46,14 @@ def _moment(value: object) -> datetime:
     """A moment with its offset from UTC: without one it would be read as another time elsewhere."""
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise GraphQLError(
-            "A moment must be ISO 8601 with its offset from UTC, such as 2026-01-31T09:30:00Z.",
-            extensions={"code": "BAD_USER_INPUT"},
-        )
-    return moment.astimezone(UTC)
+        if moment is not None and moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # no moment; one before the year 1 or after the year 9999
+        pass
+    raise GraphQLError(
+        "A moment must be ISO 8601 with its offset from UTC, such as 2026-01-31T09:30:00Z.",
+        extensions={"code": "BAD_USER_INPUT"},
+    )
 
 
 SCALARS: dict[object, Any] = {
@@ -73,7 +73,9 @@ SCALARS: dict[object, Any] = {
 
 AsOf = Annotated[
     datetime | None,
-    strawberry.argument(description="As it was at this moment in the past; not together with `asOfSeq`."),
+    strawberry.argument(
+        description="As it was at this moment in the past; exact unless it is but seconds ago. Not with `asOfSeq`."
+    ),
 ]
 AsOfSeq = Annotated[
     strawberry.ID | None,

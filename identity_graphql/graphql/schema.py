@@ -10,9 +10,9 @@ from strawberry.schema.config import StrawberryConfig
 
 from identity_graphql.errors import InvalidInput, Problem
 from identity_graphql.graphql.connections import DEFAULT_PAGE, After, Connection, First, page_size, position_of
-from identity_graphql.graphql.contacts import Cluster, Contact
+from identity_graphql.graphql.contacts import Cluster, Contact, WithheldPair
 from identity_graphql.graphql.context import Info
-from identity_graphql.graphql.history import Event, Explanation, Step, WithheldPair
+from identity_graphql.graphql.history import Ban, Event, Explanation
 from identity_graphql.graphql.identify import IdentifyInput, IdentifyItem, IdentifyPayload
 from identity_graphql.graphql.scalars import (
     SCALARS,
@@ -54,12 +54,9 @@ class Query:
             found = await info.context.contacts.load(contact_id)
             return Contact.from_domain(found) if found else None
         book = await info.context.archive.book([contact_id], moment)
+        info.context.charge(len(book.events))
         seen = book.contact(contact_id)
-        if seen is None:
-            return None
-        contact, redacted = seen
-        home = book.cluster_of(contact_id) if contact.deleted_at is None else None
-        return Contact.from_domain(contact, home.cluster if home else None, redacted=redacted)
+        return Contact.from_domain(seen, None, book) if seen else None
 
     @strawberry.field(
         description="The customer who has a contact, an email or a phone number: exactly one of the three. Null if"
@@ -81,8 +78,9 @@ class Query:
             found = await service.cluster(contact_id=contact_id, email=given(email), phone_number=given(phone_number))
             return Cluster.from_domain(found) if found else None
         subject = service.subject(contact_id, email=given(email), phone_number=given(phone_number))
-        book, seen = await info.context.archive.cluster(subject, moment)
-        return Cluster.from_domain(seen.cluster, book, redacted=seen.redacted) if seen else None
+        book, home = await info.context.archive.book_of(subject, moment)
+        info.context.charge(len(book.events))
+        return None if home is None else Cluster.from_domain(book.cluster(home), book)
 
     @strawberry.field(description="All live contacts, by id.")
     async def contacts(self, info: Info, first: First = DEFAULT_PAGE, after: After = UNSET) -> Connection[Contact]:
@@ -106,23 +104,29 @@ class Query:
             found = await info.context.service.page_of_clusters(after=last, limit=size + 1)
             nodes = [Cluster.from_domain(cluster) for cluster in found]
         else:
-            past = await info.context.archive.page_of_clusters(after=last, limit=size + 1, moment=moment)
-            nodes = [Cluster.from_domain(seen.cluster, book, redacted=seen.redacted) for book, seen in past]
+            past = await info.context.archive.page_of_clusters(
+                after=last, limit=size + 1, moment=moment, charge=info.context.charge
+            )
+            nodes = [Cluster.from_domain(book.cluster(home), book) for book, home in past]
         return Connection.of(nodes, [node.entity.primary.id for node in nodes], first=size, after=cursor)
 
     @strawberry.field(
-        description="Why two contacts or identifiers are one customer: the shortest chain of evidence between them."
+        description="Why two contacts or identifiers are one customer: the shortest chain of evidence between them; or"
+        " what keeps them apart."
     )
     async def explain(
         self,
         info: Info,
         from_: Annotated[SubjectInput, strawberry.argument(name="from", description="One end.")],
         to: Annotated[SubjectInput, strawberry.argument(description="The other end.")],
-    ) -> Explanation:
-        rules = info.context.service.normalisation
-        book, chain = await info.context.archive.explain(from_.subject("from", rules), to.subject("to", rules))
-        steps = [] if chain is None else [Step.from_domain(step, book.undone_by) for step in chain.steps]
-        return Explanation(connected=chain is not None, steps=steps, words=[step.words for step in steps])
+        as_of: AsOf = UNSET,
+        as_of_seq: AsOfSeq = UNSET,
+    ) -> Explanation | None:
+        rules, moment = info.context.service.normalisation, moment_of(as_of, as_of_seq)
+        start, goal = from_.subject("from", rules), to.subject("to", rules)
+        book, chain = await info.context.archive.explain(start, goal, moment)
+        info.context.charge(len(book.events))
+        return Explanation.of(book, start, goal, chain)
 
     @strawberry.field(description="One entry of the log; null if there is none of this number.")
     async def event(
@@ -137,6 +141,13 @@ class Query:
         found = await info.context.archive.page_of_withheld(after=position_of(cursor), limit=size + 1)
         nodes = [WithheldPair.from_domain(pair, withheld) for pair, withheld in found]
         return Connection.of(nodes, [withheld.seq for _, withheld in found], first=size, after=cursor)
+
+    @strawberry.field(description="All bans, by the event that made them.")
+    async def bans(self, info: Info, first: First = DEFAULT_PAGE, after: After = UNSET) -> Connection[Ban]:
+        size, cursor = page_size(first), given(after)
+        found = await info.context.archive.page_of_bans(after=position_of(cursor), limit=size + 1)
+        nodes = [Ban.from_domain(ban) for ban in found]
+        return Connection.of(nodes, [ban[2] for ban in found], first=size, after=cursor)
 
 
 @strawberry.type(
@@ -157,7 +168,7 @@ class Mutation:
     ) -> IdentifyPayload:
         identify = info.context.service.preview if dry_run else info.context.service.identify
         decision = await identify(email=given(email), phone_number=given(phone_number))
-        return IdentifyPayload.from_domain(decision)
+        return IdentifyPayload.from_domain(decision, dry_run=dry_run)
 
     @strawberry.mutation(
         description="`identify` for many, in order, in one batch; as many answers in the same order. An item that"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import strawberry
@@ -10,8 +12,7 @@ from strawberry import ID, UNSET
 from identity_graphql.archive import Book
 from identity_graphql.domain import state as domain
 from identity_graphql.domain.changes import Changes as Rows
-from identity_graphql.domain.contacts import Contact as Row
-from identity_graphql.domain.erasure import is_token, without_tokens
+from identity_graphql.domain.erasure import is_token
 from identity_graphql.domain.identifiers import Identifier, Normalisation
 from identity_graphql.domain.identifiers import IdentifierKind as Kind
 from identity_graphql.errors import InvalidInput, Problem
@@ -53,10 +54,20 @@ class SubjectInput:
     def subject(self, name: str, normalisation: Normalisation) -> Subject:
         """Which of them. Raises InvalidInput unless it is exactly one."""
         contact_id = given(self.contact_id)
-        identifiers = identifiers_of(given(self.email), given(self.phone_number), normalisation)
+        with within(name):
+            identifiers = identifiers_of(given(self.email), given(self.phone_number), normalisation)
         if (contact_id is not None) + len(identifiers) != 1:
             raise InvalidInput(Problem(name, f"{name} must have exactly one of contactId, email or phoneNumber."))
         return identifiers[0] if contact_id is None else number_of(str(contact_id), name)
+
+
+@contextmanager
+def within(name: str) -> Iterator[None]:
+    """Name the fields that are wrong by the path to them: of two ends, it matters which."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise InvalidInput(*(Problem(f"{name}.{p.path}", p.message) for p in error.problems)) from None
 
 
 @strawberry.input(description="An email or a phone number: one of the two.")
@@ -66,7 +77,8 @@ class IdentifierInput:
 
     def identifier(self, name: str, normalisation: Normalisation) -> Identifier:
         """Which of them. Raises InvalidInput unless it is exactly one."""
-        found = identifiers_of(given(self.email), given(self.phone_number), normalisation)
+        with within(name):
+            found = identifiers_of(given(self.email), given(self.phone_number), normalisation)
         if len(found) != 1:
             raise InvalidInput(Problem(name, f"{name} must each have exactly one of email or phoneNumber."))
         return found[0]
@@ -117,13 +129,14 @@ class Changes:
     bans: list[BondChange] = strawberry.field(description="Contacts that are banned from each other, or no longer.")
 
     @classmethod
-    def from_domain(cls, deed: Deed) -> Changes:
+    def from_domain(cls, deed: Deed, would_be: Book | None) -> Changes:
         before, after = deed.before, deed.after
+        was = Book(deed.events, before)
         rows = Rows.between(before, after)
         ids = [contact.id for contact in rows.created] + [change.id for change in rows.contacts]
         claims = [(Identifier(Kind(kind), value), now) for kind, value, now in rows.claims]
         return cls(
-            contacts=[_contact_change(before, after, contact_id) for contact_id in sorted(ids)],
+            contacts=[_contact_change(was, after, contact_id, would_be) for contact_id in sorted(ids)],
             identifiers=[
                 ClaimChange(
                     kind=IdentifierKind[identifier.kind.name],
@@ -161,30 +174,25 @@ class StewardPayload:
 
     @classmethod
     def from_domain(cls, deed: Deed) -> StewardPayload:
-        would_be = Book(deed.events, deed.after) if deed.dry_run else None
+        would_be = Book([*deed.events, deed.event], deed.after) if deed.dry_run else None
         return cls(
             dry_run=deed.dry_run,
             event=Event.from_domain(deed.event),
             clusters=[Cluster.from_domain(cluster, would_be) for cluster in deed.clusters],
-            changes=Changes.from_domain(deed),
+            changes=Changes.from_domain(deed, would_be),
             expected_version=deed.expected_version,
             expected_other_version=deed.expected_other_version,
             waiting=len(deed.waiting),
         )
 
 
-def _contact_change(before: domain.State, after: domain.State, contact_id: int) -> ContactChange:
-    old, new = before.contacts.get(contact_id), after.contacts[contact_id]
+def _contact_change(was: Book, after: domain.State, contact_id: int, would_be: Book | None) -> ContactChange:
+    before = was.contact(contact_id)
     return ContactChange(
         id=id_of(contact_id),
-        before=None if old is None else _contact(old),
-        after=_contact(new),
+        before=None if before is None else Contact.from_domain(before, None, was),
+        after=Contact.from_domain(after.contacts[contact_id], None, would_be),
     )
-
-
-def _contact(contact: Row) -> Contact:
-    shown, redacted = without_tokens(contact)
-    return Contact.from_domain(shown, redacted=redacted)
 
 
 def _standing(state: domain.State, pair: domain.Pair) -> PairStanding | None:

@@ -223,14 +223,23 @@ class Storage:
 
     async def settled(self, seq: int) -> bool:
         """Wait until no event up to this number is still to be committed; whether there is one of it or above it."""
+        with self._translated():
+            await self.dialect.settle(self._engines, seq)
         async with self.reading() as connection:
-            await self.dialect.settle(connection, seq)
             newest: int = (await connection.execute(statements.NEWEST_SEQ)).scalar_one()
         return seq <= newest
 
-    async def contact_ids(self, *, after: int, limit: int) -> list[int]:
-        """The ids of all contacts, deleted ones too, from the first above ``after``."""
-        return [row[0] for row in await self._rows(statements.PAGE_OF_IDS, {"after": after, "limit": limit})]
+    async def contact_ids(self, *, after: int, limit: int, born: datetime | None) -> list[int]:
+        """The ids of contacts born by a time, deleted ones too, from the first above ``after``; None: none."""
+        if born is None:
+            return []
+        given = {"after": after, "limit": limit, "born": born}
+        return [row[0] for row in await self._rows(statements.PAGE_OF_IDS, given)]
+
+    async def newest_event(self, seq: int) -> datetime | None:
+        """When the newest of the events up to this number happened; None if there are none."""
+        rows = await self._rows(statements.NEWEST_EVENT, {"seq": seq})
+        return rows[0][0] if rows else None
 
     async def claimants(self, identifiers: Collection[Identifier]) -> list[int]:
         """The contacts that claim one of these identifiers, or ever did."""
@@ -241,6 +250,11 @@ class Storage:
         """The pairs that are kept back, by event, from the first event above ``after``."""
         rows = await self._rows(statements.PAGE_OF_WITHHELD, {"after": after, "limit": limit})
         return [((row.email, row.phone_number), Withheld(row.seq, row.banned)) for row in rows]
+
+    async def page_of_bans(self, *, after: int, limit: int) -> list[tuple[int, int, int]]:
+        """The bans (contact, the other contact, event) by event, from the first event above ``after``."""
+        rows = await self._rows(statements.PAGE_OF_BANS, {"after": after, "limit": limit})
+        return [(row.contact_id, row.other_id, row.seq) for row in rows]
 
     async def withheld_by(self, identifiers: Collection[Identifier]) -> list[int]:
         """The clusters whose events withheld a pair with one of these identifiers."""

@@ -79,7 +79,7 @@ class Dialect(Protocol):
     ) -> list[int]:
         """Insert rows into a table that numbers them; the numbers, in the order of the rows."""
 
-    async def settle(self, connection: AsyncConnection, seq: int) -> None:
+    async def settle(self, engines: Engines, seq: int) -> None:
         """Wait until every transaction that may have drawn an event number up to this one has ended."""
 
     async def forget(self, engines: Engines) -> bool:

@@ -85,12 +85,13 @@ class PostgreSQL:
         statement = table.insert().returning(key)
         return [(await connection.execute(statement, row)).scalar_one() for row in rows]
 
-    async def settle(self, connection: AsyncConnection, seq: int) -> None:
+    async def settle(self, engines: Engines, seq: int) -> None:
         # Whoever has drawn a number holds this lock on the table until he has committed. Nobody waits for us.
-        writers = set((await connection.execute(_WRITERS)).scalars())
-        while writers:
-            await asyncio.sleep(0.002)
-            writers &= set((await connection.execute(_WRITERS)).scalars())
+        async with engines.read.connect() as connection:
+            writers = set((await connection.execute(_WRITERS)).scalars())
+            while writers:
+                await asyncio.sleep(0.002)
+                writers &= set((await connection.execute(_WRITERS)).scalars())
 
     async def forget(self, engines: Engines) -> bool:
         return True  # no table has it any more; what the server keeps of them is not ours to see

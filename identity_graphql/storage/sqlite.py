@@ -88,7 +88,7 @@ class SQLite:
         )
         return list(numbers)
 
-    async def settle(self, connection: AsyncConnection, seq: int) -> None:
+    async def settle(self, engines: Engines, seq: int) -> None:
         pass  # there is one writer at a time: numbers are committed in their order
 
     async def forget(self, engines: Engines) -> bool:

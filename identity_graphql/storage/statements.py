@@ -178,7 +178,7 @@ BANS = _bans()
 
 PAGE_OF_IDS = (
     sa.select(contact.c.id)
-    .where(contact.c.id > sa.bindparam("after"))
+    .where(contact.c.id > sa.bindparam("after"), contact.c.created_at <= sa.bindparam("born"))
     .order_by(contact.c.id)
     .limit(sa.bindparam("limit"))
 )
@@ -249,6 +249,8 @@ PAGE_OF_WITHHELD = (
     .limit(sa.bindparam("limit"))
 )
 
+PAGE_OF_BANS = sa.select(ban).where(ban.c.seq > sa.bindparam("after")).order_by(ban.c.seq).limit(sa.bindparam("limit"))
+
 WITHHELD_BY = (
     sa.select(event.c.primary_id)
     .distinct()
@@ -267,6 +269,7 @@ NAMING = _EVENT.where(
     | among(event.c.phone_number, "phone_numbers"),
 )
 
+NEWEST_EVENT = sa.select(event.c.at).where(event.c.seq <= sa.bindparam("seq")).order_by(event.c.seq.desc()).limit(1)
 NEWEST_NORM = sa.select(event.c.norm).order_by(event.c.seq.desc()).limit(1)
 
 
