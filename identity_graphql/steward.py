@@ -29,7 +29,7 @@ from identity_graphql.storage.stewardship import Record
 T = TypeVar("T")
 
 DEADLINE = 5.0
-"""Seconds for which a verb keeps trying against other writers."""
+"""Seconds for which a verb keeps trying again against other writers. A large cluster takes its time."""
 LARGEST_ID = 2**63 - 1
 LONGEST_ACTOR = 254
 LONGEST_REASON = 2_000
@@ -338,11 +338,14 @@ class Steward:
     async def _persistently(self, attempt: Callable[[], Awaitable[Deed]]) -> Deed:
         pause = 0.003
         try:
-            async with asyncio.timeout(min(DEADLINE, self._timeout)):
+            async with asyncio.timeout(self._timeout):
+                started = asyncio.get_running_loop().time()
                 while True:
                     try:
                         deed = await attempt()
                     except Conflict:
+                        if asyncio.get_running_loop().time() - started > DEADLINE:
+                            raise Busy from None
                         await asyncio.sleep(random.uniform(0, pause))
                         pause = min(2 * pause, 0.2)
                     else:
