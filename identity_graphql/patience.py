@@ -62,19 +62,20 @@ class Patience:
 
 
 async def _attempted(attempt: Callable[[], Awaitable[T]]) -> T:
+    clock = asyncio.get_running_loop().time
+    # For trying again: one attempt may take longer, a large cluster takes its time.
+    deadline = clock() + CONFLICT_DEADLINE
     tries, reconnected = 0, False
-    try:
-        async with asyncio.timeout(CONFLICT_DEADLINE):
-            while True:
-                try:
-                    return await attempt()
-                except Conflict:
-                    tries += 1
-                    await pause(tries)
-                except DatabaseAway:
-                    # The pool may hold connections from before a restart; they are thrown away by now.
-                    if reconnected:
-                        raise
-                    reconnected = True
-    except TimeoutError:
-        raise Busy from None
+    while True:
+        try:
+            return await attempt()
+        except Conflict:
+            if clock() > deadline:
+                raise Busy from None
+            tries += 1
+            await pause(tries)
+        except DatabaseAway:
+            # The pool may hold connections from before a restart; they are thrown away by now.
+            if reconnected:
+                raise
+            reconnected = True

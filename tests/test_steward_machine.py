@@ -26,7 +26,7 @@ from identity_graphql.steward import Deed, Order, Steward, Subject
 from tests.databases import NAMES, Database, Databases, Dump, check, empty, tables_of
 from tests.log import answers, check_judged_again, check_replay, events_of
 
-EXAMPLES = {"sqlite": 16, "postgresql": 9, "mariadb": 6}
+EXAMPLES = {"sqlite": 10, "postgresql": 7, "mariadb": 4}
 """that fit into about 15 seconds each"""
 EMAILS = tuple(f"{name}@example.com" for name in ("ada", "bob", "cyd", "dee"))
 PHONE_NUMBERS = tuple(f"+4930901820{n}" for n in range(4))

@@ -40,25 +40,28 @@ def names(event: Event, identifiers: Collection[Identifier]) -> bool:
     if event.detail is None and event.reason is None:
         return False
     values = {identifier.value for identifier in identifiers}
-    mentioned = _pattern(values)
-    if any(text and mentioned.search(text) for text in (event.reason, event.actor)):
+    if any(text and _pattern(values, text).search(text) for text in (event.reason, event.actor)):
         return True
     return any(text in values for text in _texts(event.detail))
 
 
 def rewritten(event: Event, tokens: Tokens) -> Event:
     """The event with tokens in the place of values. What was typed for them is gone altogether."""
-    by_value = {identifier.value: token for identifier, token in tokens.items()}
     gone = {RAW[identifier.kind] for identifier in event.identifiers if identifier in tokens}
-    mentioned = _pattern(by_value)
-    return replace(
+    event = replace(
         event,
         email=_token(tokens, IdentifierKind.EMAIL, event.email),
         phone_number=_token(tokens, IdentifierKind.PHONE_NUMBER, event.phone_number),
         raw={name: text for name, text in event.raw.items() if name not in gone},
+    )
+    if event.detail is None and event.reason is None:
+        return event  # a request, as most are: it says no more
+    by_value = {identifier.value: token for identifier, token in tokens.items()}
+    return replace(
+        event,
         detail=None if event.detail is None else _replaced(event.detail, by_value),
-        actor=event.actor and mentioned.sub("erased", event.actor),
-        reason=event.reason and mentioned.sub("erased", event.reason),
+        actor=event.actor and _pattern(by_value, event.actor).sub("erased", event.actor),
+        reason=event.reason and _pattern(by_value, event.reason).sub("erased", event.reason),
     )
 
 
@@ -66,9 +69,12 @@ def _token(tokens: Tokens, kind: IdentifierKind, value: str | None) -> str | Non
     return None if value is None else tokens.get(Identifier(kind, value), value)
 
 
-def _pattern(values: Iterable[str]) -> re.Pattern[str]:
-    """Any of these values within a text, but not within a longer one; longer ones first."""
-    ordered = sorted(values, key=len, reverse=True)
+def _pattern(values: Iterable[str], text: str) -> re.Pattern[str]:
+    """Any of these values within this text, but not within a longer one; longer ones first."""
+    small, digits = text.lower(), "".join(filter(str.isdigit, text))
+    # There may be thousands, of which a text has a few.
+    likely = (v for v in values if (v in small if "@" in v else v.partition(";")[0].lstrip("+") in digits))
+    ordered = sorted(likely, key=len, reverse=True)
     return re.compile("|".join(map(_mention, ordered)) or "(?!)", re.IGNORECASE)
 
 

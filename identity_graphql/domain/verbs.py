@@ -89,11 +89,12 @@ class SplitCluster(_Verb, frozen=True, tag="split_cluster"):
         self, state: State, contact: Contact, claims: dict[Identifier, int], out: set[int], rest: set[int]
     ) -> None:
         """A contact that claims nothing goes with those who claim what it carries."""
-        claimants = [claim for i in state.carried(contact) if (claim := claims.get(i)) in out | rest]
-        side = out if contact.id in out else rest
+        side, other = (out, rest) if contact.id in out else (rest, out)
+        claimants = [claims.get(identifier) for identifier in state.carried(contact)]
         if any(claimant in side for claimant in claimants):
             return
-        raise _split(f"Contact {contact.id} would be left without an identifier: it goes with contact {claimants[0]}.")
+        there = next((claimant for claimant in claimants if claimant in other), None)
+        raise _split(f"Contact {contact.id} would be left without an identifier: it goes with contact {there}.")
 
 
 class BanLink(_Verb, frozen=True, tag="ban_link"):
