@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,16 +17,18 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
-from identity_graphql import pages, rest
+from identity_graphql import pages, rest, verification
 from identity_graphql.domain.identifiers import Normalisation
+from identity_graphql.errors import ConfigurationError
 from identity_graphql.graphql.schema import build_schema
 from identity_graphql.graphql.view import GraphQLEndpoint
 from identity_graphql.observability import RequestId, configure, log
 from identity_graphql.service import IdentityService
 from identity_graphql.settings import Settings
 from identity_graphql.storage import Storage, migrations
-from identity_graphql.storage.address import Address
+from identity_graphql.storage.address import Address, Backend
 from identity_graphql.storage.dialect import DEFAULT_WAIT, Pool
+from identity_graphql.verification import Progress, Report, Tell
 
 
 def address_of(settings: Settings) -> Address:
@@ -60,6 +63,20 @@ async def migrate(settings: Settings, *, reset: bool = False) -> None:
     """Bring the database to this program's revision; with ``reset``, empty it first. Raises ConfigurationError."""
     async with _opened(settings) as storage:
         await storage.migrate(reset=reset)
+
+
+async def verify(settings: Settings, tell: Tell, progress: Progress | None = None) -> Report:
+    """Compare the tables with the log (`verification.verify`). Raises ConfigurationError where that cannot be done."""
+    address = address_of(settings)
+    if address.backend is Backend.SQLITE and not os.path.exists(address.url.database or ""):  # noqa: ASYNC240
+        raise ConfigurationError(f"There is no database {address}: set DATABASE_URL.")  # opening it would make one
+    async with _opened(settings) as storage:
+        await storage.check_revision()
+    storage = open_storage(settings)
+    try:
+        return await verification.verify(storage, tell, progress)
+    finally:
+        await storage.close()
 
 
 async def prepare(settings: Settings) -> None:

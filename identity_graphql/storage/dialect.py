@@ -79,5 +79,8 @@ class Dialect(Protocol):
     ) -> list[int]:
         """Insert rows into a table that numbers them; the numbers, in the order of the rows."""
 
+    def unhurried(self, connection: AsyncConnection) -> AbstractAsyncContextManager[None]:
+        """Let the statements of this transaction take as long as they take."""
+
     def migration_lock(self, connection: AsyncConnection) -> AbstractAsyncContextManager[None]:
         """Keep every other process from migrating this database meanwhile."""

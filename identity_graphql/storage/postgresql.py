@@ -85,8 +85,12 @@ class PostgreSQL:
         return [(await connection.execute(statement, row)).scalar_one() for row in rows]
 
     @asynccontextmanager
+    async def unhurried(self, connection: AsyncConnection) -> AsyncIterator[None]:
+        await connection.execute(NO_TIMEOUT)
+        yield
+
+    @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:
-        await connection.execute(NO_TIMEOUT)  # a migration takes as long as it takes
         # Of the transaction, not of the session: a pooler in front may hand the session to somebody else.
         await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
         yield

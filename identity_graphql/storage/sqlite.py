@@ -83,6 +83,10 @@ class SQLite:
         return list(numbers)
 
     @asynccontextmanager
+    async def unhurried(self, connection: AsyncConnection) -> AsyncIterator[None]:
+        yield  # there is no limit
+
+    @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:
         yield  # BEGIN IMMEDIATE is the lock
 
