@@ -78,6 +78,7 @@ class _Verification:
         while contact_ids := list(islice(strangers, BATCH)):
             await self._meet(contact_ids)
         await self._find_strays(families)
+        self._progress(1, 1)
 
     def report(self, seconds: float) -> Report:
         return Report(
