@@ -139,7 +139,7 @@ def broken(state: State) -> Iterator[Difference]:
     for primary_id, members in state.members.items():
         if primary_id not in members:
             yield Difference(f"cluster {primary_id}", "its primary is deleted, or a secondary itself")
-        elif (oldest := state.oldest(members)) != primary_id:
+        elif len(members) > 1 and (oldest := state.oldest(members)) != primary_id:
             yield Difference(f"cluster {primary_id}", f"contact {oldest} is older than its primary")
     for identifier, contact_id in state.claims.items():
         if not state.is_live(contact_id) or identifier not in state.carried(state.contacts[contact_id]):
