@@ -1,4 +1,4 @@
-"""The program: `serve`, `migrate`, `schema`."""
+"""The program: `serve`, `migrate`, `verify`, `schema`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from uvicorn.supervisors import ChangeReload, Multiprocess
 from identity_graphql import __version__
 from identity_graphql.app import address_of, prepare
 from identity_graphql.app import migrate as migrate_database
+from identity_graphql.app import verify as verify_database
+from identity_graphql.domain.verify import Difference
 from identity_graphql.errors import ConfigurationError, IdentityError
 from identity_graphql.graphql.schema import build_schema
 from identity_graphql.observability import configure, describe, log
@@ -68,6 +70,18 @@ identity-graphql migrate --reset --yes      empty it, without a question
 
 Safe to run beside a server, and by several at once. `serve` does it by itself, unless AUTO_MIGRATE=false: then
 this is how to do it beforehand, with a DATABASE_URL whose user may create tables."""
+
+VERIFY = """Rebuild the tables from the log alone, and compare them row by row. Changes nothing.
+
+\b
+identity-graphql verify
+DATABASE_URL=postgresql://user:password@db/identity identity-graphql verify && echo as it must be
+
+Prints every difference, one on a line; then how much there is, and a hash of the state. Two databases with the same
+hash are in the same state, whatever their kind. Rows go by the numbers of contacts and events: no email or phone number
+is printed. All of it is of one moment, so a server may go on working beside it.
+
+Exits with 0 if there is no difference, 1 if there are some, 2 if it could not be found out."""
 
 SCHEMA = """Print the GraphQL schema (SDL), for code generators and reviews. Needs no database.
 
@@ -172,6 +186,27 @@ def migrate(
         typer.echo("The database is empty and up to date." if reset else "The database is up to date.")
 
 
+@app.command(help=VERIFY)
+def verify() -> None:
+    with _explained():
+        settings = _settings()
+        try:
+            with _bar() as bar:
+                report = asyncio.run(verify_database(settings, bar.tell, bar.progress))
+        except (ConfigurationError, IdentityError):
+            raise
+        except Exception as error:  # it must not look like a difference, and its text may hold anything
+            log.error("verify.failed", **describe(error))
+            raise ConfigurationError("The verification failed, which says nothing about the data.") from None
+    found = report.differences
+    typer.echo(f"{found:,} {'difference' if found == 1 else 'differences'}" if found else "no difference")
+    for name in ("events", "contacts", "clusters", "pairs"):
+        typer.echo(f"{'live pairs' if name == 'pairs' else name:<12}{getattr(report, name):>14,}")
+    typer.echo(f"{'seconds':<12}{report.seconds:>14.1f}")
+    typer.echo(f"{'state hash':<14}{report.state_hash}")
+    raise typer.Exit(1 if found else 0)
+
+
 @app.command(help=SCHEMA)
 def schema() -> None:
     typer.echo(build_schema().as_str())
@@ -190,6 +225,32 @@ def main(
     ] = False,
 ) -> None:
     pass
+
+
+class Bar:
+    """How far a long work is, drawn on stderr where that is a terminal; and the lines that it prints meanwhile."""
+
+    def __init__(self, drawn: Any) -> None:
+        self._drawn = drawn
+
+    def progress(self, done: int, total: int) -> None:
+        if self._drawn is not None:
+            self._drawn.length = total
+            self._drawn.update(done - self._drawn.pos)
+
+    def tell(self, difference: Difference) -> None:
+        if self._drawn is not None:
+            typer.echo("\r\x1b[2K", nl=False, err=True)  # the bar, which is drawn again
+        typer.echo(str(difference))
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Bar]:
+    if not sys.stderr.isatty():
+        yield Bar(None)
+        return
+    with typer.progressbar(length=1, label="Verifying", file=sys.stderr) as drawn:
+        yield Bar(drawn)
 
 
 def _workers(settings: Settings) -> int:

@@ -107,7 +107,7 @@ def identify(at: str, **details: Any) -> httpx2.Response:
 
 
 def test_every_word_has_a_help_that_shows_examples() -> None:
-    for words in ([], ["serve"], ["migrate"], ["schema"]):
+    for words in ([], ["serve"], ["migrate"], ["verify"], ["schema"]):
         result = CliRunner().invoke(cli.app, [*words, "--help"])
         assert result.exit_code == 0
         assert " ".join(["identity-graphql", *words]) in result.stdout.partition("\n")[2], words

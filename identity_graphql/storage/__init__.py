@@ -32,6 +32,7 @@ from identity_graphql.storage.mysql import MySQL
 from identity_graphql.storage.postgresql import PostgreSQL
 from identity_graphql.storage.sqlite import SQLite
 from identity_graphql.storage.stewardship import Record
+from identity_graphql.storage.survey import Survey
 
 DIALECTS: Mapping[Backend, type[Dialect]] = {
     Backend.POSTGRESQL: PostgreSQL,
@@ -174,6 +175,12 @@ class Storage:
                 yield connection
 
     @asynccontextmanager
+    async def survey(self) -> AsyncIterator[Survey]:
+        """To go through all that was there at one moment, however long it takes."""
+        async with self.snapshot() as connection, self.dialect.unhurried(connection):
+            yield Survey(connection)
+
+    @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         with self._translated():
             async with self._engines.read.connect() as connection:
@@ -295,7 +302,11 @@ class Storage:
     @asynccontextmanager
     async def migrating(self) -> AsyncIterator[AsyncConnection]:
         """A connection that nobody else migrates beside: the one place where a database lock is taken."""
-        async with self.transaction() as connection, self.dialect.migration_lock(connection):
+        async with (
+            self.transaction() as connection,
+            self.dialect.unhurried(connection),
+            self.dialect.migration_lock(connection),
+        ):
             # Looked for first: who may use a schema need not be allowed to make one, not even IF NOT EXISTS.
             schema = self._schema
             if schema and not await connection.run_sync(lambda sync: sa.inspect(sync).has_schema(schema)):
@@ -311,6 +322,11 @@ class Storage:
         """Whether the database has this program's revision, or a newer one. Raises DatabaseAway."""
         async with self.reading() as connection:
             return not migrations.is_older(await migrations.revision(connection))
+
+    async def check_revision(self) -> None:
+        """Raises ConfigurationError unless the database has exactly this program's revision."""
+        async with self.reading() as connection:
+            migrations.check(await migrations.revision(connection))
 
 
 async def _bans(connection: AsyncConnection, primary_ids: Collection[int]) -> frozenset[Bond]:

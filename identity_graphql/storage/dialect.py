@@ -86,5 +86,8 @@ class Dialect(Protocol):
         """After an erasure: leave nothing of it in the database's own files, as far as they are ours; whether it
         could."""
 
+    def unhurried(self, connection: AsyncConnection) -> AbstractAsyncContextManager[None]:
+        """Let the statements of this transaction take as long as they take."""
+
     def migration_lock(self, connection: AsyncConnection) -> AbstractAsyncContextManager[None]:
         """Keep every other process from migrating this database meanwhile."""

@@ -37,11 +37,11 @@ async def family(connection: AsyncConnection, contact_ids: Collection[int], *, b
         # Only its present cluster tells of a primary who demoted it: that event is the other one's. All members at
         # once, so that few rounds are left, however deep they were merged.
         for statement in (statements.PRIMARIES, statements.MEMBERS):
-            fresh |= {row[0] for row in await _among(connection, statement, fresh)}
+            fresh |= {row[0] for row in await listed(connection, statement, fresh)}
         fresh -= known
         known |= fresh
         found = await _events(connection, statements.EVENTS_OF_CLUSTERS, fresh)
-        about = {row[0] for row in await _among(connection, statements.EVENTS_ABOUT, fresh)}
+        about = {row[0] for row in await listed(connection, statements.EVENTS_ABOUT, fresh)}
         found += await _events(connection, statements.EVENTS, about - events.keys() - {event.seq for event in found})
         events.update((event.seq, event) for event in found)
         fresh = {contact_id for event in found for contact_id in history.named(event)} - known
@@ -92,8 +92,8 @@ async def naming(
 
 async def lock(connection: AsyncConnection, contact_ids: Collection[int]) -> None:
     """Queue for the clusters of these contacts (`statements.LOCK`), in the order of their primaries."""
-    primaries = [row[0] for row in await _among(connection, statements.LIVE_PRIMARIES, contact_ids)]
-    await _among(connection, statements.LOCK, primaries)
+    primaries = [row[0] for row in await listed(connection, statements.LIVE_PRIMARIES, contact_ids)]
+    await listed(connection, statements.LOCK, primaries)
 
 
 async def events(connection: AsyncConnection, seqs: Collection[int]) -> list[Event]:
@@ -102,10 +102,10 @@ async def events(connection: AsyncConnection, seqs: Collection[int]) -> list[Eve
 
 
 async def _events(connection: AsyncConnection, statement: sa.Executable, numbers: Collection[int]) -> list[Event]:
-    return [event_from_row(row) for row in await _among(connection, statement, numbers)]
+    return [event_from_row(row) for row in await listed(connection, statement, numbers)]
 
 
-async def _among(connection: AsyncConnection, statement: sa.Executable, numbers: Collection[int]) -> list[Any]:
+async def listed(connection: AsyncConnection, statement: sa.Executable, numbers: Collection[int]) -> list[Any]:
     """The rows for a list of numbers, however long it is. What no number of the database can be finds nothing."""
     rows: list[Any] = []
     for some in _chunks(sorted(number for number in numbers if 0 < number <= LARGEST)):

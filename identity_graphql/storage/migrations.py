@@ -66,6 +66,17 @@ def is_older(found: str | None) -> bool:
     return found in _known() and found != head()
 
 
+def check(found: str | None) -> None:
+    """Raises ConfigurationError unless this is this program's revision."""
+    if is_older(found):
+        state = "was never migrated" if found is None else f"is of an older program (its revision is {found})"
+        raise ConfigurationError(f"The database {state}: run `identity-graphql migrate` first.")
+    if found != head():
+        raise ConfigurationError(
+            f"A newer version of this program made this database (its revision is {found}): use it."
+        )
+
+
 def _ours(found: str | None) -> str | None:
     """The revision, unless another program that uses Alembic made it: ours are numbers of four digits."""
     if found is not None and not re.fullmatch("[0-9]{4}", found):

@@ -22,9 +22,15 @@ RETRY = frozenset({1213, 1205, 1020})
 # too many connections, read-only (a replica after failover), a statement timeout (MariaDB, MySQL)
 AWAY = frozenset({2002, 2003, 2006, 2013, 2055, 4031, 1053, 1927, 1040, 1290, 1836, 1969, 3024})
 DUPLICATE = 1062
-# A migration takes as long as it takes.
-NO_TIMEOUT = sa.text("SET @before = 0 /*M!, @before = @@max_statement_time, SESSION max_statement_time = 0 */")
-TIMEOUT_AGAIN = sa.text("SET @before = @before /*M!, SESSION max_statement_time = @before */")
+# MariaDB's and MySQL's, as where they are set (`engines`).
+NO_TIMEOUT = sa.text(
+    "SET @before = 0 /*M!, @before = @@max_statement_time, SESSION max_statement_time = 0 */"
+    "/*!50708 , @before = @@max_execution_time, SESSION max_execution_time = 0 */"
+)
+TIMEOUT_AGAIN = sa.text(
+    "SET @before = @before /*M!, SESSION max_statement_time = @before */"
+    "/*!50708 , SESSION max_execution_time = @before */"
+)
 RECENT = sa.text("SELECT seq FROM event WHERE seq <= :seq ORDER BY seq DESC LIMIT 10000")
 MIGRATION_LOCK = "identity_graphql.migrations"
 MIGRATION_WAIT = 120  # seconds
@@ -87,9 +93,16 @@ class MySQL:
         return True  # no table has it any more; what the server keeps of them is not ours to see
 
     @asynccontextmanager
+    async def unhurried(self, connection: AsyncConnection) -> AsyncIterator[None]:
+        await connection.execute(NO_TIMEOUT)
+        try:
+            yield
+        finally:
+            await connection.execute(TIMEOUT_AGAIN)
+
+    @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:
         # Of the session: its DDL commits by itself, so a lock of the transaction would be lost at once.
-        await connection.execute(NO_TIMEOUT)
         taken = await connection.scalar(sa.select(sa.func.get_lock(MIGRATION_LOCK, MIGRATION_WAIT)))
         if taken != 1:
             raise ConfigurationError(
@@ -99,4 +112,3 @@ class MySQL:
             yield
         finally:
             await connection.execute(sa.select(sa.func.release_lock(MIGRATION_LOCK)))
-            await connection.execute(TIMEOUT_AGAIN)

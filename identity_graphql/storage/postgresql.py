@@ -97,8 +97,12 @@ class PostgreSQL:
         return True  # no table has it any more; what the server keeps of them is not ours to see
 
     @asynccontextmanager
+    async def unhurried(self, connection: AsyncConnection) -> AsyncIterator[None]:
+        await connection.execute(NO_TIMEOUT)
+        yield
+
+    @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:
-        await connection.execute(NO_TIMEOUT)  # a migration takes as long as it takes
         # Of the transaction, not of the session: a pooler in front may hand the session to somebody else.
         await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
         yield

@@ -105,6 +105,10 @@ class SQLite:
                 await connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_TIMEOUT}")
 
     @asynccontextmanager
+    async def unhurried(self, connection: AsyncConnection) -> AsyncIterator[None]:
+        yield  # there is no limit
+
+    @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:
         yield  # BEGIN IMMEDIATE is the lock
 
