@@ -6,7 +6,7 @@ happened to one of them at any time is in its family's events, and nothing else 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -115,15 +115,6 @@ async def listed(connection: AsyncConnection, statement: sa.Executable, numbers:
 
 def _chunks(values: Sequence[Any]) -> Iterable[Sequence[Any]]:
     return (values[start : start + MOST_PARAMETERS] for start in range(0, len(values), MOST_PARAMETERS))
-
-
-async def stream(connection: AsyncConnection, statement: sa.Executable, size: int = 2_000) -> AsyncIterator[Any]:
-    """The rows of a statement that is ordered by its first column, ``after`` one row and then the next."""
-    after = 0
-    while rows := (await connection.execute(statement, {"after": after, "limit": size})).all():
-        for row in rows:
-            yield row
-        after = rows[-1][0]
 
 
 def event_from_row(row: Sequence[Any]) -> Event:

@@ -107,7 +107,7 @@ class Survey:
             seq = row[0]
             try:
                 event = _event(row)
-                told.contacts[seq] = history.named(event)
+                told.contacts[seq] = set(history.named(event))
                 told.events[seq] = event
             except MALFORMED:
                 continue
