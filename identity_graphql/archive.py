@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -30,6 +30,8 @@ READERS = 2
 """Reads of the log at once: the other connections are for those who ask about the present."""
 SMALL = 1_000
 """Events that are folded at once; more of them in a thread, so that requests are answered meanwhile."""
+LARGEST_CHUNK = 2_000
+"""Contacts that are looked at together where a page of an earlier time is put together."""
 SLACK = timedelta(hours=1)
 """How much later than an event one with a smaller number may have happened, at the very most."""
 
@@ -223,31 +225,35 @@ class Archive:
         async def read() -> list[tuple[Book, int]]:
             found: list[tuple[Book, int]] = []
             books: dict[int, Book] = {}
-            last, born = after, await self._born(moment)
+            last, chunk, born = after, 2 * limit, await self._born(moment)
             while len(found) < limit:
-                ids = await self._storage.contact_ids(after=last, limit=2 * limit, born=born)
+                ids = await self._storage.contact_ids(after=last, limit=chunk, born=born)
                 if not ids:
                     break
-                # Every family once, however many of its contacts come along.
+                # Every family once, however many of its contacts come along, and whether they were there then.
                 if fresh := [contact_id for contact_id in ids if contact_id not in books]:
-                    book = await self._book(fresh, moment, settled=True)
-                    charge(len(book.events))
-                    books |= dict.fromkeys([*book.state.contacts, *fresh], book)
+                    events = await self._events(fresh)
+                    charge(len(events))
+                    book = await _folded(moment.of(events))
+                    books |= dict.fromkeys([*fresh, *(i for event in events for i in history.named(event))], book)
                 found += [(books[i], i) for i in ids if i in books[i].state.members]
-                last = ids[-1]
+                last, chunk = ids[-1], min(2 * chunk, LARGEST_CHUNK)
             return found[:limit]
 
         return await self._read(read)
 
-    async def _book(self, contact_ids: Collection[int], moment: Moment | None, *, settled: bool = False) -> Book:
-        if moment is not None and moment.seq is not None and not settled:
+    async def _book(self, contact_ids: Collection[int], moment: Moment | None) -> Book:
+        if moment is not None and moment.seq is not None:
             await self._settle(moment.seq)
+        events = await self._events(contact_ids, None if moment is None else moment.at)
+        return await _folded(events if moment is None else moment.of(events))
+
+    async def _events(self, contact_ids: Collection[int], at: datetime | None = None) -> list[Event]:
+        """The log of these families; InvalidInput if the time has not come yet."""
         async with self._storage.desk(contact_ids) as desk:
-            if moment is not None and moment.at is not None and moment.at > desk.now:
+            if at is not None and at > desk.now:
                 raise InvalidInput(Problem("asOf", "asOf must not be in the future."))
-            events = desk.events if moment is None else moment.of(desk.events)
-        state = await asyncio.to_thread(replay, events) if len(events) > SMALL else replay(events)
-        return Book(events, state)
+            return desk.events
 
     async def _contacts_of(self, subjects: Sequence[Node]) -> set[int]:
         """These contacts, and all who claim one of these identifiers, or ever did."""
@@ -255,9 +261,10 @@ class Archive:
         claimants = await self._storage.claimants(identifiers) if identifiers else []
         return {*claimants, *(subject for subject in subjects if isinstance(subject, int))}
 
-    async def _born(self, moment: Moment) -> Any:
-        """A time by which every contact of a moment was born."""
+    async def _born(self, moment: Moment) -> datetime | None:
+        """A time by which every contact of a moment was born. Raises InvalidInput if it has not come yet."""
         if moment.seq is None:
+            await self._events((), moment.at)
             return moment.at
         await self._settle(moment.seq)
         newest = await self._storage.newest_event(moment.seq)
@@ -274,6 +281,11 @@ class Archive:
                 return await attempt()
 
         return await self._patience.persistently(alone)
+
+
+async def _folded(events: list[Event]) -> Book:
+    state = await asyncio.to_thread(replay, events) if len(events) > SMALL else replay(events)
+    return Book(events, state)
 
 
 async def apart(work: Callable[[], T], book: Book) -> T:
