@@ -389,7 +389,7 @@ def _pass_on(state: State, identifier: Identifier, among: set[int]) -> int | Non
 
 
 def _fall_apart(state: State, clusters: Iterable[set[int]], at: datetime) -> None:
-    """Make clusters of what is still connected. Who went with others, and claims something by himself now, may not be."""
+    """Make clusters of what is still connected."""
     for part in [part for cluster in clusters for part in state.parts(cluster)]:
         state.gather(part, at)
 
