@@ -157,7 +157,7 @@ class Steward:
     async def delete_contact(self, contact_id: int, order: Order) -> Deed:
         """Delete a contact, and the evidence that it brought. Its cluster falls apart if it must."""
         case = _Case(verbs.DeleteContact(contact_id), subject=contact_id)
-        return await self._do([contact_id], order, lambda state, events: case)
+        return await self._do([contact_id], order, lambda state, events: case, by_value=True)
 
     async def restore_contact(self, contact_id: int, order: Order) -> Deed:
         """Bring a deleted contact back, and its evidence as far as no ban forbids."""

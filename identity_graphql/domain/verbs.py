@@ -153,20 +153,17 @@ class DeleteContact(_Verb, frozen=True, tag="delete_contact"):
         claimed = state.claimed(contact)
         state.put(replace(contact, deleted_at=at, updated_at=at))
         gone = [(contact.email, contact.phone_number)] if contact.email and contact.phone_number else []
+        elsewhere = set()
         for identifier in claimed:
-            carriers = [c.id for c in state.contacts.values() if identifier in state.carried(c) and not c.deleted_at]
-            heirs = [carrier for carrier in carriers if carrier in rest]
-            if not heirs:
+            heir = _pass_on(state, identifier, rest)
+            if heir not in rest:
                 gone += [pair for pair in state.pairs if identifier in ends(pair)]
-            if carriers:
-                state.claims[identifier] = state.oldest(heirs or carriers)
-            else:
-                del state.claims[identifier]
+            if heir is not None and heir not in rest:
+                elsewhere.add(state.primary_of(heir))
         for pair in gone:
             if pair in state.pairs:
                 state.parked[(contact_id, *pair)] = state.pairs.pop(pair)
-        for part in state.parts(rest):
-            state.gather(part, at)
+        _fall_apart(state, [rest, *(state.members[home] for home in elsewhere)], at)
 
 
 class RestoreContact(_Verb, frozen=True, tag="restore_contact"):
@@ -265,13 +262,22 @@ class Erase(_Verb, frozen=True, tag="erase"):
                 after = replace(after, deleted_at=at, updated_at=at)
             state.put(after)
         left = {contact_id for contact_id in members if state.is_live(contact_id)}
+        elsewhere = set()
+        # Where it is judged again without what came before, the contacts may claim what was another cluster's then.
+        for identifier, claimant in list(state.claims.items()):
+            if claimant in members and claimant not in left:
+                heir = _pass_on(state, identifier, left)
+                if heir not in left:
+                    for pair in [pair for pair in state.pairs if identifier in ends(pair)]:
+                        del state.pairs[pair]
+                if heir is not None and heir not in left:
+                    elsewhere.add(state.primary_of(heir))
         for contact_id in sorted(left):
             contact = state.contacts[contact_id]
             if all(state.claims.get(identifier) not in left for identifier in state.carried(contact)):
                 state.put(replace(contact, deleted_at=at, updated_at=at))
                 left.discard(contact_id)
-        for part in state.parts(left):
-            state.gather(part, at)
+        _fall_apart(state, [left, *(state.members[home] for home in elsewhere)], at)
 
 
 class Undo(_Verb, frozen=True, tag="undo"):
@@ -367,6 +373,26 @@ def _believe(state: State, pair: Pair, seq: int, at: datetime) -> None:
         state.join(here, there, at)
     state.pairs[pair] = seq
     state.withheld.pop(pair, None)
+
+
+def _pass_on(state: State, identifier: Identifier, among: set[int]) -> int | None:
+    """Give an identifier to the oldest live contact that carries it, one of these if there is one; it.
+
+    None: nobody carries it, and it is nobody's any more.
+    """
+    carriers = [c.id for c in state.contacts.values() if c.deleted_at is None and identifier in state.carried(c)]
+    if not carriers:
+        del state.claims[identifier]
+        return None
+    heir = state.oldest([carrier for carrier in carriers if carrier in among] or carriers)
+    state.claims[identifier] = heir
+    return heir
+
+
+def _fall_apart(state: State, clusters: Iterable[set[int]], at: datetime) -> None:
+    """Make clusters of what is still connected."""
+    for part in [part for cluster in clusters for part in state.parts(cluster)]:
+        state.gather(part, at)
 
 
 def _may_return(contact: Contact) -> bool:
