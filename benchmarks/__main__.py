@@ -14,6 +14,7 @@ from benchmarks.databases import Databases
 from benchmarks.edges import edges
 from benchmarks.hot import hot
 from benchmarks.memory import memory
+from benchmarks.past import past
 from benchmarks.report import Progress, show
 from benchmarks.sizes import clusters, sizes
 from benchmarks.speed import Options, speed
@@ -23,6 +24,7 @@ TABLES = {
     "hot": hot,
     "edges": edges,
     "clusters": clusters,
+    "past": past,
     "memory": memory,
     "backends": backends,
     "sizes": sizes,

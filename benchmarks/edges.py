@@ -17,11 +17,13 @@ from benchmarks.databases import Databases
 from benchmarks.report import Progress, Table
 from benchmarks.speed import Options
 from benchmarks.workload import email, phone
+from identity_graphql.archive import Archive
 from identity_graphql.domain.identifiers import Normalisation
 from identity_graphql.graphql.context import Context
 from identity_graphql.graphql.operations import Operations
 from identity_graphql.graphql.schema import build_schema
 from identity_graphql.service import IdentityService
+from identity_graphql.steward import Steward
 from identity_graphql.storage import Storage
 from identity_graphql.storage.address import Address
 from tests.serving import process
@@ -48,13 +50,16 @@ async def edges(databases: Databases, options: Options, progress: Progress) -> T
         async with databases.known("postgresql", options.customers) as url:
             storage = Storage.open(Address.parse(url))
             service, operations = IdentityService(storage, Normalisation()), Operations(build_schema())
+            steward, archive = Steward(storage, Normalisation()), Archive(storage)
 
             async def direct(j: int) -> None:
                 await service.identify(email=email(j), phone_number=phone(j))
 
             async def through(j: int) -> None:
                 variables = {"email": email(j), "phoneNumber": phone(j)}
-                result = await operations.run(operations.find(QUERY, None), variables, Context(service))
+                result = await operations.run(
+                    operations.find(QUERY, None), variables, Context(service, steward, archive)
+                )
                 assert not result.errors
 
             gc.collect()

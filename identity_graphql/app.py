@@ -18,13 +18,16 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from identity_graphql import pages, rest, verification
+from identity_graphql.archive import Archive
 from identity_graphql.domain.identifiers import Normalisation
 from identity_graphql.errors import ConfigurationError
+from identity_graphql.graphql.context import Context
 from identity_graphql.graphql.schema import build_schema
 from identity_graphql.graphql.view import GraphQLEndpoint
 from identity_graphql.observability import RequestId, configure, log
 from identity_graphql.service import IdentityService
 from identity_graphql.settings import Settings
+from identity_graphql.steward import Steward
 from identity_graphql.storage import Storage, migrations
 from identity_graphql.storage.address import Address, Backend
 from identity_graphql.storage.dialect import DEFAULT_WAIT, Pool
@@ -106,6 +109,9 @@ def create_app(settings: Settings) -> Starlette:
         log.warning("database_url.ignored", parameter=name)
     storage = open_storage(settings)
     service = _service(settings, storage)
+    normalisation = Normalisation(settings.default_region)
+    steward = Steward(storage, normalisation, timeout=settings.request_timeout)
+    archive = Archive(storage, timeout=settings.request_timeout)
     contract = rest.CONTRACTS[settings.rest_contract.value]
 
     @asynccontextmanager
@@ -113,8 +119,8 @@ def create_app(settings: Settings) -> Starlette:
         await _prepare(settings, storage, service)
         with _told_to_stop(partial(setattr, app.state, "draining", True)):
             yield
-        await service.close()
-        await storage.close()
+        for room in (service, steward, archive, storage):
+            await room.close()
 
     middleware = [Middleware(RequestId)]
     if settings.cors_origins:
@@ -132,7 +138,7 @@ def create_app(settings: Settings) -> Starlette:
         routes=[
             *rest.routes(service, contract),
             *pages.routes(contract),
-            Route("/graphql", GraphQLEndpoint(build_schema(), service)),
+            Route("/graphql", GraphQLEndpoint(build_schema(), partial(Context, service, steward, archive))),
         ],
         middleware=middleware,
         exception_handlers=rest.EXCEPTION_HANDLERS,

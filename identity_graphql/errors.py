@@ -2,7 +2,7 @@
 
     IdentityError                 expected: its code and text are shown to the caller
     ├── InvalidInput              BAD_USER_INPUT   what the caller sent cannot be accepted
-    ├── NotFound                  NOT_FOUND        no such contact or event was ever there
+    ├── NotFound                  NOT_FOUND        no such contact, event or identifier
     ├── Gone                      GONE             the contact was deleted; its id is never given out again
     ├── Refused                   CONFLICT         the present state does not allow it: another version, a ban
     ├── Busy                      BUSY             try again: too much contention, or
@@ -51,12 +51,9 @@ class InvalidInput(IdentityError):
 
 
 class NotFound(IdentityError):
-    """No such contact (or event) was ever there."""
+    """No such contact, event or identifier is there, or ever was."""
 
     code = "NOT_FOUND"
-
-    def __init__(self, number: int, what: str = "contact") -> None:
-        super().__init__(f"There is no {what} {number}.")
 
 
 class Gone(IdentityError):

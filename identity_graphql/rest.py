@@ -175,9 +175,10 @@ class IdentifyEndpoint:
         decision = await self._service.identify(email=said.get("email"), phone_number=said.get("phoneNumber"))
         body = _encode(self._shape(decision.cluster))
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        if ignored := decision.request.details.ignored:
-            warnings = ", ".join(f"{warning.field}=IGNORED_VALUE" for warning in ignored)
-            headers.append((b"x-identity-warnings", warnings.encode()))
+        if decision.withheld or decision.request.details.ignored:
+            warnings = [f"{warning.field}=IGNORED_VALUE" for warning in decision.request.details.ignored]
+            warnings += ["root=LINK_WITHHELD"] if decision.withheld else []
+            headers.append((b"x-identity-warnings", ", ".join(warnings).encode()))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Awaitable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from msgspec.structs import replace
 
-from identity_graphql.domain.contacts import Cluster, Contact
+from identity_graphql.domain.contacts import Cluster, Contact, gone
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
-from identity_graphql.domain.reconcile import Decision, Request, reconcile
+from identity_graphql.domain.reconcile import Decision, Plan, Request, reconcile
 from identity_graphql.errors import (
     Busy,
     ConfigurationError,
     Conflict,
     DatabaseAway,
-    Gone,
     IdentityError,
     InvalidInput,
     Problem,
@@ -25,15 +23,12 @@ from identity_graphql.errors import (
 )
 from identity_graphql.group_commit import GroupCommit, QueueFull
 from identity_graphql.observability import describe, log, request_id
-from identity_graphql.storage import Storage
+from identity_graphql.patience import CONFLICT_DEADLINE, Patience, pause
+from identity_graphql.storage import Storage, Turn
 
 T = TypeVar("T")
 Result = Decision | IdentityError
 
-CONFLICT_DEADLINE = 5.0
-"""Seconds for which a batch keeps trying against other writers: a time, not a number of tries."""
-SHORTEST_PAUSE = 0.003
-"""Seconds that a loser waits at most before its second try; twice that before the next, and so on."""
 LARGEST_BATCH = 1000
 LARGEST_GROUP = 128
 """Requests of several callers that share a transaction at most."""
@@ -52,9 +47,9 @@ class IdentityService:
 
     def __init__(self, storage: Storage, normalisation: Normalisation, *, timeout: float = 10.0) -> None:
         self._storage = storage
-        self._normalisation = normalisation
+        self.normalisation = normalisation
         self._timeout = timeout
-        self._running: set[asyncio.Future[Any]] = set()
+        self._patience = Patience(timeout)
         self._batches = GroupCommit[Request, Result](
             self._settle, largest_batch=LARGEST_GROUP, most_waiting=MOST_WAITING, longest_wait=timeout / 2
         )
@@ -62,8 +57,7 @@ class IdentityService:
     async def close(self) -> None:
         """Finish what is in flight. The storage may be closed afterwards."""
         await self._batches.drain()
-        if self._running:
-            await asyncio.wait(self._running)
+        await self._patience.close()
 
     async def identify(self, *, email: object = None, phone_number: object = None) -> Decision:
         """Link an email, a phone number, or both to their cluster; the cluster as it is then.
@@ -74,6 +68,14 @@ class IdentityService:
         if isinstance(result, IdentityError):
             raise result
         return result
+
+    async def preview(self, *, email: object = None, phone_number: object = None) -> Decision:
+        """What `identify` would decide now. Writes nothing; a contact that it would create has a provisional id."""
+        return await self._patience.in_time(self._previewed(self._request(email, phone_number)))
+
+    async def _previewed(self, request: Request) -> Decision:
+        async with self._storage.turn() as turn:
+            return (await _planned(turn, [request])).decisions[0]
 
     async def identify_many(self, items: Sequence[tuple[object, object]]) -> list[Decision | IdentityError]:
         """`identify` for each (email, phone number), in order, in one batch. An item that fails does so alone."""
@@ -90,6 +92,22 @@ class IdentityService:
             results.update(zip(requests, await self._settled(list(requests.values())), strict=True))
         return [results[position] for position in range(len(items))]
 
+    def subject(
+        self, contact_id: int | None = None, *, email: object = None, phone_number: object = None
+    ) -> int | Identifier:
+        """Exactly one of: a contact, an email, a phone number. Raises InvalidInput."""
+        identifiers = [
+            Identifier(kind, value)
+            for kind, value in (
+                (IdentifierKind.EMAIL, self.normalisation.email(email)),
+                (IdentifierKind.PHONE_NUMBER, self.normalisation.phone_number(phone_number)),
+            )
+            if value is not None
+        ]
+        if (contact_id is not None) + len(identifiers) != 1:
+            raise InvalidInput(Problem("root", "Exactly one of id, email or phoneNumber must be provided"))
+        return identifiers[0] if contact_id is None else contact_id
+
     async def cluster(
         self, *, contact_id: int | None = None, email: object = None, phone_number: object = None
     ) -> Cluster | None:
@@ -97,47 +115,48 @@ class IdentityService:
 
         Raises InvalidInput, and Gone for a contact that was deleted.
         """
-        value = self._normalisation.email(email), self._normalisation.phone_number(phone_number)
-        if sum(given is not None for given in (contact_id, *value)) != 1:
-            raise InvalidInput(Problem("root", "Exactly one of id, email or phoneNumber must be provided"))
-        if contact_id is not None:
-            return await self._cluster_of(contact_id)
-        identifiers = [
-            Identifier(kind, text)
-            for kind, text in zip((IdentifierKind.EMAIL, IdentifierKind.PHONE_NUMBER), value, strict=True)
-            if text is not None
-        ]
-        found = await self._in_time(self._storage.find(identifiers))
+        subject = self.subject(contact_id, email=email, phone_number=phone_number)
+        if isinstance(subject, int):
+            return await self._cluster_of(subject)
+        found = await self._patience.in_time(self._storage.find([subject]))
         return found.clusters[0] if found.clusters else None
 
     async def contacts(self, ids: Sequence[int]) -> list[Contact | None]:
         """These contacts, deleted ones too; None for an id that was never given out."""
-        found = await self._in_time(self._storage.contacts({i for i in ids if 0 < i <= LARGEST_ID}))
+        found = await self._patience.in_time(self._storage.contacts({i for i in ids if 0 < i <= LARGEST_ID}))
         return [found.get(i) for i in ids]
 
     async def clusters_of(self, contact_ids: Sequence[int]) -> list[Cluster | None]:
         """The present clusters of these contacts; None for deleted and unknown ones."""
-        found = await self._in_time(self._storage.clusters_of({i for i in contact_ids if 0 < i <= LARGEST_ID}))
+        found = await self._patience.in_time(self._storage.clusters_of({i for i in contact_ids if 0 < i <= LARGEST_ID}))
         return [found.get(i) for i in contact_ids]
+
+    async def holders(self, identifiers: Sequence[Identifier]) -> list[Cluster | None]:
+        """The clusters that have these identifiers; None for those that nobody has."""
+        found = await self._patience.in_time(self._storage.find(set(identifiers)))
+        homes = {
+            claim: cluster for cluster in found.clusters for contact in cluster.contacts for claim in contact.claims
+        }
+        return [homes.get(identifier) for identifier in identifiers]
 
     async def page_of_contacts(self, *, after: int, limit: int) -> list[Contact]:
         """Live contacts by id, from the first id above ``after``."""
-        return await self._in_time(self._storage.page_of_contacts(after=after, limit=limit))
+        return await self._patience.in_time(self._storage.page_of_contacts(after=after, limit=limit))
 
     async def page_of_clusters(self, *, after: int, limit: int) -> list[Cluster]:
         """Clusters by primary id, from the first id above ``after``."""
-        return await self._in_time(self._storage.page_of_clusters(after=after, limit=limit))
+        return await self._patience.in_time(self._storage.page_of_clusters(after=after, limit=limit))
 
     async def is_ready(self) -> bool:
         """Whether the database can be reached and has this program's revision or a newer one."""
         try:
-            return await self._in_time(self._storage.is_migrated(), at_most=min(2.0, self._timeout))
+            return await self._patience.in_time(self._storage.is_migrated(), at_most=min(2.0, self._timeout))
         except Busy:
             return False
 
     async def check_normalisation(self) -> None:
         """Refuse to go on where the log was written under other rules: two rules make doubles silently."""
-        newest, ours = await self._storage.newest_norm(), self._normalisation.version
+        newest, ours = await self._storage.newest_norm(), self.normalisation.version
         if newest not in (None, ours):
             raise ConfigurationError(
                 f"The newest event in this database was written under normalisation {newest}, this program is set to "
@@ -147,15 +166,15 @@ class IdentityService:
             )
 
     def _request(self, email: object, phone_number: object) -> Request:
-        details = self._normalisation.details(email=email, phone_number=phone_number)
-        return Request(details, self._normalisation.version, request_id.get())
+        details = self.normalisation.details(email=email, phone_number=phone_number)
+        return Request(details, self.normalisation.version, request_id.get())
 
     async def _cluster_of(self, contact_id: int) -> Cluster | None:
         (cluster,) = await self.clusters_of([contact_id])
         if cluster is None:
             (contact,) = await self.contacts([contact_id])
             if contact is not None and contact.deleted_at is not None:
-                raise Gone(contact_id, contact.deleted_at)
+                raise gone(contact)
         return cluster
 
     async def _settled(self, requests: Sequence[Request]) -> Sequence[Result]:
@@ -211,11 +230,7 @@ class IdentityService:
                     try:
                         async with self._storage.turn(queue) as turn:
                             asked = dict(waiting)
-                            found = await turn.find(*_sought(asked.values()))
-                            plan = reconcile(list(asked.values()), found)
-                            if plan.merges:
-                                bans = await turn.bans([primary_id for primary_id, _ in plan.seen])
-                                plan = reconcile(list(asked.values()), replace(found, bans=bans)) if bans else plan
+                            plan = await _planned(turn, list(asked.values()))
                             for future, decision in zip(asked, plan.decisions, strict=True):
                                 if plan.stands(decision):  # a repeat need not wait for those who write
                                     _answer(waiting, future, decision)
@@ -226,10 +241,8 @@ class IdentityService:
                         for future, decision in zip(asked, plan.renumbered(ids), strict=True):
                             _answer(waiting, future, decision)
                     except Conflict:
-                        # Apart, so that those who collided do not collide again; further with every time, as
-                        # SERIALIZABLE refuses many for one that goes through.
                         tries += 1
-                        await asyncio.sleep(random.uniform(0, SHORTEST_PAUSE * 2 ** min(tries, 6)))
+                        await pause(tries)  # apart, so that those who collided do not collide again
                     except DatabaseAway:
                         # The pool may hold connections from before a restart; they are thrown away by now.
                         # Repeating is safe even if the commit had gone through.
@@ -239,25 +252,14 @@ class IdentityService:
         except TimeoutError:
             raise Busy from None
 
-    async def _in_time(self, work: Awaitable[T], at_most: float | None = None) -> T:
-        """The result of this work, or Busy: the answer does not wait until a hung connection is cleaned up."""
-        task = asyncio.ensure_future(work)
-        self._running.add(task)
-        task.add_done_callback(self._finished)
-        try:
-            done, _ = await asyncio.wait({task}, timeout=at_most or self._timeout)
-        except asyncio.CancelledError:
-            task.cancel()
-            raise
-        if not done:
-            task.cancel()
-            raise Busy
-        return task.result()
 
-    def _finished(self, task: asyncio.Future[Any]) -> None:
-        self._running.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever waited has it; nobody waits for one that was late
+async def _planned(turn: Turn, batch: Sequence[Request]) -> Plan:
+    """What a batch changes, decided from what is known now."""
+    found = await turn.find(*_sought(batch))
+    plan = reconcile(batch, found)
+    if found.any_ban and plan.merges and (bans := await turn.bans([primary_id for primary_id, _ in plan.seen])):
+        plan = reconcile(batch, replace(found, bans=bans))
+    return plan
 
 
 def _failed(future: asyncio.Future[Result]) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime
@@ -15,21 +13,21 @@ from msgspec.structs import replace
 from identity_graphql.domain import erasure, undo, verbs
 from identity_graphql.domain.changes import Changes, touched
 from identity_graphql.domain.contacts import PROVISIONAL, Cluster
-from identity_graphql.domain.erasure import ERASED, Tokens
+from identity_graphql.domain.erasure import ERASED, Tokens, is_token
 from identity_graphql.domain.events import Event, EventKind, Outcome
-from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
+from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation, is_readable
 from identity_graphql.domain.reconcile import TICK, Swap
 from identity_graphql.domain.replay import replay
 from identity_graphql.domain.state import Bond, Pair, State, bond, ends
-from identity_graphql.errors import Busy, Conflict, InvalidInput, NotFound, Problem, Refused
+from identity_graphql.errors import Conflict, IdentityError, InvalidInput, NotFound, Problem, Refused
 from identity_graphql.observability import log, request_id
+from identity_graphql.patience import Patience
 from identity_graphql.storage import Desk, Storage
 from identity_graphql.storage.stewardship import Record
 
 T = TypeVar("T")
 
-DEADLINE = 5.0
-"""Seconds for which a verb keeps trying against other writers."""
+LARGEST_ID = 2**63 - 1
 LONGEST_ACTOR = 254
 LONGEST_REASON = 2_000
 
@@ -66,6 +64,8 @@ class Deed(Struct, frozen=True):
     waiting: tuple[Pair, ...] = ()
     """pairs that the ban which was lifted had kept back"""
     dry_run: bool = False
+    events: Sequence[Event] = ()
+    """the log that it was decided from"""
 
 
 class _Case(Struct, frozen=True):
@@ -87,7 +87,11 @@ class Steward:
     def __init__(self, storage: Storage, normalisation: Normalisation, *, timeout: float = 10.0) -> None:
         self._storage = storage
         self._normalisation = normalisation
-        self._timeout = timeout
+        self._patience = Patience(timeout)
+
+    async def close(self) -> None:
+        """Finish what is in flight. The storage may be closed afterwards."""
+        await self._patience.close()
 
     async def merge_clusters(self, one: int, other: int, order: Order) -> Deed:
         """Make one cluster of two contacts' clusters, whatever the evidence says."""
@@ -102,17 +106,19 @@ class Steward:
             raise InvalidInput(Problem("contactIds", "contactIds must name at least one contact."))
         ids = tuple(sorted(set(contact_ids)))
         verb = verbs.SplitCluster(ids, tuple(sorted(set(identifiers))), ban)
-        return await self._do(ids[:1], order, lambda state, events: _Case(verb, subject=ids[0], about=ids))
+        return await self._do(ids, order, lambda state, events: _Case(verb, subject=ids[0], about=ids))
 
     async def undo(self, seq: int, order: Order, *, then_ban: bool = False) -> Deed:
         """Take one event back: the state as if it had never come, later requests kept and judged again."""
-        event = await self._in_time(self._storage.event(seq))
+        _refuse_impossible([seq], "event")
+        event = await self._patience.in_time(self._storage.event(seq))
         if event is None:
-            raise NotFound(seq, "event")
+            raise NotFound(f"There is no event {seq}.")
         if event.kind is EventKind.ERASE:
             raise InvalidInput(Problem("event", "An erasure cannot be undone: what it erased is nowhere any more."))
 
         def case(state: State, events: Sequence[Event]) -> _Case:
+            _expected(state, order, event.primary_id)
             if seq in undo.undone(events):
                 raise InvalidInput(Problem("event", f"Event {seq} is undone already; undo that undo to bring it back."))
             known = next(known for known in events if known.seq == seq)
@@ -136,7 +142,7 @@ class Steward:
             contacts = [await self._contact(a, "a"), await self._contact(b, "b")]
         else:  # of a banned pair, one may be nobody's
             contacts = [found for end in (a, b) if (found := await self._claimant(end)) is not None]
-        known = contacts or await self._in_time(self._storage.withheld_by(ends(pair) if pair else ()))
+        known = contacts or await self._patience.in_time(self._storage.withheld_by(ends(pair) if pair else ()))
         if not known:
             raise InvalidInput(Problem("root", "There is no ban between these two."))
         one, other = known[0], known[-1]
@@ -162,22 +168,23 @@ class Steward:
         """Erase all that is known of a customer, the log included. It cannot be undone."""
 
         def wanted(state: State) -> tuple[int, set[Identifier], tuple[int, ...]]:
+            _expected(state, order, contact_id)
             primary_id = verbs.live(state, contact_id)
             members = state.members[primary_id]
             claimed = {identifier for identifier, claimant in state.claims.items() if claimant in members}
-            # What only they carry, though nobody claims it: an earlier erasure or deletion may have left it.
-            carried = {i for member in members for i in state.carried(state.contacts[member])}
-            return contact_id, claimed | {i for i in carried if i not in state.claims}, tuple(sorted(members))
+            # What is said of them alone, though nobody claims it: it waits for a ban to be lifted.
+            waiting = {end for pair in state.withheld for end in ends(pair) if not claimed.isdisjoint(ends(pair))}
+            return contact_id, claimed | {i for i in waiting if i not in state.claims}, tuple(sorted(members))
 
         return await self._erase([contact_id], wanted, order)
 
     async def erase_identifier(self, identifier: Identifier, order: Order) -> Deed:
         """Erase one email or phone number wherever it stands, the log included. It cannot be undone."""
-        contacts = await self._in_time(self._storage.claimants([identifier]))
+        contacts = await self._patience.in_time(self._storage.claimants([identifier]))
         if not contacts:
-            contacts = await self._in_time(self._storage.withheld_by([identifier]))
+            contacts = await self._patience.in_time(self._storage.named_by([identifier]))
         if not contacts:
-            raise InvalidInput(Problem("root", "Nobody has this identifier, and nobody ever had."))
+            raise NotFound("Nobody has this identifier, and nobody ever had.")
 
         def wanted(state: State) -> tuple[int, set[Identifier], tuple[int, ...]]:
             return state.claims.get(identifier, contacts[0]), {identifier}, ()
@@ -196,13 +203,14 @@ class Steward:
     ) -> Deed:
         """Read the log, work the verb out, write it; again if somebody else was faster."""
         _check(order)
+        _refuse_impossible(contact_ids)
 
         async def attempt() -> Deed:
             async with self._storage.desk(contact_ids, by_value=by_value, write=not order.dry_run) as desk:
                 before = replay(desk.events)
                 for contact_id in contact_ids:
                     if contact_id not in before.contacts:
-                        raise NotFound(contact_id)
+                        raise NotFound(f"There is no contact {contact_id}.")
                 decided = self._decided(case(before, desk.events), order, before, desk)
                 return decided if order.dry_run else await _written(desk, decided)
 
@@ -215,6 +223,7 @@ class Steward:
         order: Order,
     ) -> Deed:
         _check(order)
+        _refuse_impossible(contact_ids)
 
         async def attempt() -> Deed:
             # Who names the values is looked for before the locks, and again behind them among what came since.
@@ -229,25 +238,43 @@ class Steward:
                 if again != values:
                     raise Conflict("the cluster has other identifiers by now")
                 since, _ = await desk.naming(values, after=newest)
-                naming += await desk.events_of(since)
+                # Also those of their own that were not committed yet when a newer one was.
+                named = {event.seq: event for event in (*naming, *await desk.events_of(since), *desk.events)}
                 tokens = {identifier: ERASED + secrets.token_hex(8) for identifier in values}
                 verb = verbs.Erase(tuple(sorted(Identifier(i.kind, token) for i, token in tokens.items())), whole)
                 case = _Case(verb, subject=subject, about=(subject, *whole))
-                before = replay([erasure.rewritten(event, tokens) for event in desk.events])
-                decided = self._decided(case, order, before, desk)
+                tokenised = [erasure.rewritten(event, tokens) for event in desk.events]
+                decided = self._decided(case, order, replay(tokenised), desk)
                 if order.dry_run:
                     return replace(decided, before=plain)
-                rewritten = tuple(erasure.rewritten(event, tokens) for event in naming)
-                decided = replace(decided, event=erasure.rewritten(decided.event, tokens))  # its reason may name one
+                rewritten = tuple(
+                    erasure.rewritten(event, tokens) for event in named.values() if erasure.names(event, values)
+                )
+                # Its reason may name one, too.
+                decided = replace(decided, event=erasure.rewritten(decided.event, tokens), events=tokenised)
                 return await _written(desk, decided, plain=plain, tokens=tokens, rewritten=rewritten)
 
-        return await self._persistently(attempt)
+        deed = await self._persistently(attempt)
+        if not deed.dry_run:
+            await self._forget(deed)
+        return deed
+
+    async def _forget(self, deed: Deed) -> None:
+        try:
+            done = await self._patience.in_time(self._storage.forget())
+        except (IdentityError, Conflict):
+            done = False  # what was erased is erased all the same
+        if not done:
+            log.warning(
+                "erasure.left_behind",
+                seq=deed.event.seq,
+                why="somebody was reading the database, so its write-ahead log still has what was erased",
+                mend="end long readers and backups, then run PRAGMA wal_checkpoint(TRUNCATE), or restart",
+            )
 
     def _decided(self, case: _Case, order: Order, before: State, desk: Desk) -> Deed:
         """What the verb changes. Raises what the verb raises, and Refused for another version than expected."""
-        expected = _version(before, case.subject)
-        expected_other = None if case.other is None else _version(before, case.other)
-        _compare(order, expected, expected_other)
+        expected, expected_other = _expected(before, order, case.subject, case.other)
         at = max([desk.now, *(c.changed_at + TICK for c in before.contacts.values() if c.changed_at)])
         after, born = _carried_out(case.verb, before, desk.events, at)
         waiting: list[Pair] = []
@@ -289,6 +316,7 @@ class Steward:
             clusters=tuple(after.cluster(primary_id) for primary_id in sorted(primaries & after.members.keys())),
             waiting=tuple(waiting),
             dry_run=order.dry_run,
+            events=desk.events,
         )
 
     async def _contact(self, subject: Subject, field: str) -> int:
@@ -305,7 +333,7 @@ class Steward:
     async def _claimant(self, subject: Subject) -> int | None:
         if isinstance(subject, int):
             return subject
-        found = await self._in_time(self._storage.find([subject]))
+        found = await self._patience.in_time(self._storage.find([subject]))
         for cluster in found.clusters:
             for contact in cluster.contacts:
                 if subject in contact.claims:
@@ -313,36 +341,24 @@ class Steward:
         return None
 
     async def _persistently(self, attempt: Callable[[], Awaitable[Deed]]) -> Deed:
-        pause = 0.003
-        try:
-            async with asyncio.timeout(min(DEADLINE, self._timeout)):
-                while True:
-                    try:
-                        deed = await attempt()
-                    except Conflict:
-                        await asyncio.sleep(random.uniform(0, pause))
-                        pause = min(2 * pause, 0.2)
-                    else:
-                        break
-        except TimeoutError:
-            raise Busy from None
+        deed = await self._patience.persistently(attempt)
         if not deed.dry_run:
             log.info("steward", verb=deed.event.kind.value, seq=deed.event.seq, cluster=deed.event.primary_id)
         return deed
 
-    async def _in_time(self, work: Awaitable[T]) -> T:
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await work
-        except TimeoutError:
-            raise Busy from None
+
+def _refuse_impossible(numbers: Collection[int], what: str = "contact") -> None:
+    """Raises NotFound for what no database can have given out, nor be asked for."""
+    for number in numbers:
+        if not 0 < number <= LARGEST_ID:
+            raise NotFound(f"There is no {what} {number}.")
 
 
 def _known(desk: Desk, contact_ids: Collection[int]) -> State:
     state = replay(desk.events)
     for contact_id in contact_ids:
         if contact_id not in state.contacts:
-            raise NotFound(contact_id)
+            raise NotFound(f"There is no contact {contact_id}.")
     return state
 
 
@@ -421,12 +437,15 @@ async def _written(
 def _version(state: State, contact_id: int) -> int:
     """The version that an order must expect: of the contact's cluster; of its own row if it is deleted."""
     if contact_id not in state.contacts:
-        raise NotFound(contact_id)
+        raise NotFound(f"There is no contact {contact_id}.")
     row = state.primary_of(contact_id) if state.is_live(contact_id) else contact_id
     return state.contacts[row].version
 
 
-def _compare(order: Order, expected: int, expected_other: int | None) -> None:
+def _expected(state: State, order: Order, subject: int, other_subject: int | None = None) -> tuple[int, int | None]:
+    """The versions that the order must expect. Raises Refused where it expects others."""
+    expected = _version(state, subject)
+    expected_other = None if other_subject is None else _version(state, other_subject)
     given = (
         (order.expected_version, expected, "expectedVersion"),
         (order.expected_other_version, expected_other, "expectedOtherVersion"),
@@ -440,19 +459,16 @@ def _compare(order: Order, expected: int, expected_other: int | None) -> None:
             )
         if seen is not None and seen != now:
             raise Refused(f"The cluster has changed: {name} is {seen}, its version is {now}. Look again.")
+    return expected, expected_other
 
 
 def _check(order: Order) -> None:
     problems = []
     for name, text, longest in (("actor", order.actor, LONGEST_ACTOR), ("reason", order.reason, LONGEST_REASON)):
-        if not text.strip():
-            problems.append(Problem(name, f"{name} must not be blank: the log keeps who did it, and why."))
+        if not is_readable(text):
+            problems.append(Problem(name, f"{name} must be readable text: the log keeps who did it, and why."))
         elif len(text) > longest:
             problems.append(Problem(name, f"{name} must have at most {longest} characters."))
-        elif not text.isprintable() and any(
-            (ord(char) < 32 and char not in "\n\t") or "\ud800" <= char <= "\udfff" for char in text
-        ):
-            problems.append(Problem(name, f"{name} must not contain control characters."))
     if problems:
         raise InvalidInput(*problems)
 
@@ -466,6 +482,8 @@ def _pair(a: Subject, b: Subject) -> Pair | None:
 def _bannable(event: Event) -> tuple[Pair | None, Bond | None]:
     """What can be banned after an event was undone: its pair, or the two contacts that a steward linked."""
     if event.pair is not None:
+        if any(map(is_token, event.pair)):
+            raise InvalidInput(Problem("thenBan", f"What event {event.seq} linked was erased: nothing can be banned."))
         return event.pair, None
     if event.kind is EventKind.MERGE_CLUSTERS and event.detail is not None:
         asked = event.detail["asked"]

@@ -51,6 +51,8 @@ COUNTERS = {
     " WHERE table_schema = DATABASE() ORDER BY 1",
     "sqlite": "SELECT name, seq FROM sqlite_sequence ORDER BY 1",
 }
+Dump = dict[str, list[tuple[Any, ...]]]
+Tables = dict[str, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,46 +66,58 @@ class Database:
     def open(self, **pool: Any) -> Storage:
         return Storage.open(Address.parse(self.url), Pool(**pool))
 
-    async def dump(self) -> dict[str, list[tuple[Any, ...]]]:
+    async def dump(self, storage: Storage | None = None) -> Dump:
         """Every row of every table, and how far the ids have come."""
+        if storage is not None:
+            return await self._dump(storage)
         storage = self.open(size=1)
         try:
-            async with storage.transaction() as connection:
-                rows = {
-                    table.name: [
-                        tuple(row) for row in await connection.execute(sa.select(table).order_by(*table.primary_key))
-                    ]
-                    for table in TABLES
-                }
-                counters = await connection.execute(sa.text(COUNTERS[self.name]))
-                return {**rows, "counters": [tuple(row) for row in counters]}
+            return await self._dump(storage)
         finally:
             await storage.close()
 
-    async def tables(self) -> dict[str, list[dict[str, Any]]]:
+    async def _dump(self, storage: Storage) -> Dump:
+        async with storage.transaction() as connection:
+            rows = {
+                table.name: [
+                    tuple(row) for row in await connection.execute(sa.select(table).order_by(*table.primary_key))
+                ]
+                for table in TABLES
+            }
+            counters = await connection.execute(sa.text(COUNTERS[self.name]))
+            return {**rows, "counters": [tuple(row) for row in counters]}
+
+    async def tables(self) -> Tables:
         """Every row of every table, by column."""
-        dump = await self.dump()
-        return {
-            table.name: [dict(zip(table.columns.keys(), row, strict=True)) for row in dump[table.name]]
-            for table in TABLES
-        }
+        return tables_of(await self.dump())
 
-    async def check(self) -> dict[str, list[dict[str, Any]]]:
+    async def check(self) -> Tables:
         """Assert all that must hold of any database at any moment; its tables."""
-        rows = await self.tables()
-        check_invariants(rows)
-        check_fold(rows)
-        return rows
+        return check(await self.tables())
 
 
-def check_fold(rows: dict[str, list[dict[str, Any]]]) -> None:
+def tables_of(dump: Dump) -> Tables:
+    """The rows of a dump, by column."""
+    return {
+        table.name: [dict(zip(table.columns.keys(), row, strict=True)) for row in dump[table.name]] for table in TABLES
+    }
+
+
+def check(rows: Tables) -> Tables:
+    """Assert all that must hold of any database at any moment; the same tables."""
+    check_invariants(rows)
+    check_fold(rows)
+    return rows
+
+
+def check_fold(rows: Tables) -> None:
     """I9: the log alone gives the tables, row by row."""
     folded = fold(rows["event"])
     for name, key in KEYS.items():
         assert folded[name] == {key(row): row for row in rows[name]}, name
 
 
-def check_invariants(rows: dict[str, list[dict[str, Any]]]) -> None:
+def check_invariants(rows: Tables) -> None:
     """I1 to I8 and I12, from the tables alone (and the steward's links, which are in the log alone)."""
     contacts = {row["id"]: row for row in rows["contact"] if row["deleted_at"] is None}
     clusters = defaultdict(list)

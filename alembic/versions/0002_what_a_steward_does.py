@@ -55,6 +55,7 @@ def upgrade() -> None:
         **MYSQL,
     )
     op.create_index(op.f("ix_ban_other_id"), "ban", ["other_id"])
+    op.create_index(op.f("ix_ban_seq"), "ban", ["seq"])
     op.create_table(
         "event_contact",
         sa.Column("contact_id", big_id, autoincrement=False),

@@ -13,7 +13,7 @@ from msgspec.structs import asdict, replace
 
 from identity_graphql.domain.contacts import PROVISIONAL, Contact
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
-from identity_graphql.domain.state import State, Withheld, ends
+from identity_graphql.domain.state import State, Withheld, bond, ends
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -71,8 +71,8 @@ class Changes(Struct, frozen=True, omit_defaults=True):
                 (*pair, None if now is None else now.seq, now is not None and now.banned)
                 for pair, now in _differing(before.withheld, after.withheld)
             ),
-            links=tuple((*bond, now) for bond, now in _differing(before.links, after.links)),
-            bans=tuple((*bond, now) for bond, now in _differing(before.bans, after.bans)),
+            links=tuple((*bound, now) for bound, now in _differing(before.links, after.links)),
+            bans=tuple((*bound, now) for bound, now in _differing(before.bans, after.bans)),
             parked=tuple((*key, now) for key, now in _differing(before.parked, after.parked)),
         )
 
@@ -135,7 +135,9 @@ class Changes(Struct, frozen=True, omit_defaults=True):
                 (kind, value, contact_id if contact_id is None else ids.get(contact_id, contact_id))
                 for kind, value, contact_id in self.claims
             ),
-            bans=tuple((*sorted((ids.get(a, a), ids.get(b, b))), number) for a, b, number in self.bans),
+            links=tuple((*bond(ids.get(a, a), ids.get(b, b)), number) for a, b, number in self.links),
+            bans=tuple((*bond(ids.get(a, a), ids.get(b, b)), number) for a, b, number in self.bans),
+            parked=tuple((ids.get(contact_id, contact_id), *row) for contact_id, *row in self.parked),
         )
 
 

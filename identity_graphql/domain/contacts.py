@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from identity_graphql.domain.identifiers import Identifier, identifiers
+from identity_graphql.errors import Gone
 
 PROVISIONAL = 2**62
 """Ids from here on are stand-ins for contacts that the database has not numbered yet.
@@ -149,3 +150,13 @@ class Cluster(Struct, frozen=True):
     def renumbered(self, ids: Mapping[int, int]) -> Self:
         """The same cluster after the database gave out the real ids."""
         return type(self)(tuple(contact.renumbered(ids) for contact in self.contacts))
+
+
+def gone(contact: Contact) -> Gone:
+    """What is told of a contact that is no longer: how it went, and when."""
+    assert contact.deleted_at is not None
+    if contact.erased_at is not None:
+        return Gone(contact.id, contact.erased_at, "erased")
+    if contact.undone_at is not None:
+        return Gone(contact.id, contact.undone_at, "undone")
+    return Gone(contact.id, contact.deleted_at)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from identity_graphql.domain.contacts import Contact
 from identity_graphql.domain.events import Event
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 
@@ -24,6 +25,14 @@ def is_token(value: str | None) -> bool:
     return value is not None and value.startswith(ERASED)
 
 
+def without_tokens(contact: Contact) -> tuple[Contact, bool]:
+    """A contact of an earlier time without what was erased since, and whether something was."""
+    email, phone_number = (None if is_token(value) else value for value in (contact.email, contact.phone_number))
+    if (email, phone_number) == (contact.email, contact.phone_number):
+        return contact, False
+    return replace(contact, email=email, phone_number=phone_number), True
+
+
 def names(event: Event, identifiers: Collection[Identifier]) -> bool:
     """Whether one of these values stands anywhere in an event."""
     if any(identifier in identifiers for identifier in event.identifiers):
@@ -31,25 +40,28 @@ def names(event: Event, identifiers: Collection[Identifier]) -> bool:
     if event.detail is None and event.reason is None:
         return False
     values = {identifier.value for identifier in identifiers}
-    mentioned = _pattern(values)
-    if any(text and mentioned.search(text) for text in (event.reason, event.actor)):
+    if any(text and _pattern(values, text).search(text) for text in (event.reason, event.actor)):
         return True
     return any(text in values for text in _texts(event.detail))
 
 
 def rewritten(event: Event, tokens: Tokens) -> Event:
     """The event with tokens in the place of values. What was typed for them is gone altogether."""
-    by_value = {identifier.value: token for identifier, token in tokens.items()}
     gone = {RAW[identifier.kind] for identifier in event.identifiers if identifier in tokens}
-    mentioned = _pattern(by_value)
-    return replace(
+    event = replace(
         event,
         email=_token(tokens, IdentifierKind.EMAIL, event.email),
         phone_number=_token(tokens, IdentifierKind.PHONE_NUMBER, event.phone_number),
         raw={name: text for name, text in event.raw.items() if name not in gone},
+    )
+    if event.detail is None and event.reason is None:
+        return event  # a request, as most are: it says no more
+    by_value = {identifier.value: token for identifier, token in tokens.items()}
+    return replace(
+        event,
         detail=None if event.detail is None else _replaced(event.detail, by_value),
-        actor=event.actor and mentioned.sub("erased", event.actor),
-        reason=event.reason and mentioned.sub("erased", event.reason),
+        actor=event.actor and _pattern(by_value, event.actor).sub("erased", event.actor),
+        reason=event.reason and _pattern(by_value, event.reason).sub("erased", event.reason),
     )
 
 
@@ -57,10 +69,23 @@ def _token(tokens: Tokens, kind: IdentifierKind, value: str | None) -> str | Non
     return None if value is None else tokens.get(Identifier(kind, value), value)
 
 
-def _pattern(values: Iterable[str]) -> re.Pattern[str]:
-    """Any of these values within a text, whatever the case; longer ones first."""
-    ordered = sorted(values, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, ordered)) or "(?!)", re.IGNORECASE)
+def _pattern(values: Iterable[str], text: str) -> re.Pattern[str]:
+    """Any of these values within this text, but not within a longer one; longer ones first."""
+    small, digits = text.lower(), "".join(filter(str.isdigit, text))
+    # There may be thousands, of which a text has a few.
+    likely = (v for v in values if (v in small if "@" in v else v.partition(";")[0].lstrip("+") in digits))
+    ordered = sorted(likely, key=len, reverse=True)
+    return re.compile("|".join(map(_mention, ordered)) or "(?!)", re.IGNORECASE)
+
+
+def _mention(value: str) -> str:
+    """A value as people write it: an email in any case, a phone number in groups of digits."""
+    if "@" in value:
+        return rf"(?<![\w.%+-]){re.escape(value)}(?![\w-]|\.\w)"
+    number, extension, digits = value.removeprefix("+").partition(";ext=")
+    grouped = r"[\s().\-/]*".join(map(re.escape, number))
+    extended = rf"\s*(?:;ext=|x|ext\.?)\s*{re.escape(digits)}" if extension else ""
+    return rf"(?<!\d)(?:\+|00)?{grouped}{extended}(?!\d)"
 
 
 def _texts(document: Any) -> Iterable[str]:

@@ -169,6 +169,11 @@ def _text(field: str, given: str) -> str | Ignored | None:
     return text or None
 
 
+def is_readable(text: str) -> bool:
+    """Whether a text for people says something, and has nothing in it that cannot be shown."""
+    return bool(text.strip(_BLANKS)) and not _CONTROL.search(text)
+
+
 def _email(given: object) -> str | Ignored | None:
     if given is None:
         return None

@@ -54,8 +54,10 @@ class Found(Struct, frozen=True):
     """the database's clock"""
     withheld: Mapping[tuple[str, str], bool] = {}
     """those of the batch's pairs that were kept back before; whether the pair itself is banned"""
-    bans: frozenset[tuple[int, int]] | None = None
-    """contacts of these clusters that are banned from each other; None: not looked up, as nothing is to be merged"""
+    any_ban: bool = False
+    """whether there is any ban anywhere"""
+    bans: frozenset[tuple[int, int]] = frozenset()
+    """contacts of these clusters that are banned from each other; looked up only where clusters are to be joined"""
 
 
 class Decision(Struct, frozen=True):
@@ -249,7 +251,7 @@ class _World:
     def _banned(self, one: Cluster, other: Cluster) -> bool:
         sides = ({contact.id for contact in cluster.contacts} for cluster in (one, other))
         here, there = sides
-        return any((a in here and b in there) or (a in there and b in here) for a, b in self.found.bans or ())
+        return any((a in here and b in there) or (a in there and b in here) for a, b in self.found.bans)
 
     def _contact(self, email: str | None, phone_number: str | None, at: datetime) -> Contact:
         """A new contact; it claims what nobody had before."""

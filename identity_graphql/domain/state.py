@@ -190,3 +190,26 @@ class State:
             claims.get(Identifier(IdentifierKind.PHONE_NUMBER, contact.phone_number)) == contact.id
         )
         return replace(contact, claims_email=claims_email, claims_phone_number=claims_phone_number)
+
+
+def divided(state: State) -> dict[int, State]:
+    """One state for every cluster, by primary: its rows, and what is withheld from it or banned."""
+    parts: dict[int, State] = {}
+    for primary_id, members in state.members.items():
+        part = parts[primary_id] = State()
+        part.members[primary_id] = set(members)
+        part.contacts = {contact_id: state.contacts[contact_id] for contact_id in members}
+    for identifier, claimant in state.claims.items():
+        parts[state.primary_of(claimant)].claims[identifier] = claimant
+    for pair, seq in state.pairs.items():
+        parts[state.primary_of(state.claims[ends(pair)[0]])].pairs[pair] = seq
+    for pair, withheld in state.withheld.items():
+        for home in {state.home(end) for end in ends(pair)} - {None}:
+            parts[home or 0].withheld[pair] = withheld
+    for bound, seq in state.links.items():
+        for home in {state.primary_of(contact_id) for contact_id in bound if state.is_live(contact_id)}:
+            parts[home].links[bound] = seq
+    for bound, seq in state.bans.items():
+        for home in {state.primary_of(contact_id) for contact_id in bound if state.is_live(contact_id)}:
+            parts[home].bans[bound] = seq
+    return parts

@@ -73,8 +73,10 @@ def adopt(present: State, target: State, at: datetime) -> State:
 
 
 def _adopted(contact: Contact, wanted: Contact | None, at: datetime) -> Contact:
-    if wanted is None:  # no event needs it any more
-        return contact if contact.deleted_at else replace(contact, deleted_at=at, undone_at=at, updated_at=at)
+    if wanted is None:  # no event needs it any more; and if it was deleted before, nobody can restore it now
+        if contact.deleted_at:
+            return contact if contact.undone_at else replace(contact, undone_at=at)
+        return replace(contact, deleted_at=at, undone_at=at, updated_at=at)
     after = replace(
         contact,
         email=wanted.email,

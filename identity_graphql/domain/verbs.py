@@ -70,7 +70,7 @@ class SplitCluster(_Verb, frozen=True, tag="split_cluster"):
         moves = {identifier: _heir(state, identifier, out, rest) for identifier in self.identifiers}
         claims = {**state.claims, **moves}
         for contact_id in out | rest:
-            self._refuse_without_identifier(state, state.contacts[contact_id], claims, out)
+            self._refuse_without_identifier(state, state.contacts[contact_id], claims, out, rest)
 
         state.claims = claims
         for pair in [pair for pair in state.pairs if _crosses(out, rest, *(claims[end] for end in ends(pair)))]:
@@ -86,13 +86,15 @@ class SplitCluster(_Verb, frozen=True, tag="split_cluster"):
             state.bans[bond(*sides)] = seq
 
     def _refuse_without_identifier(
-        self, state: State, contact: Contact, claims: dict[Identifier, int], out: set[int]
+        self, state: State, contact: Contact, claims: dict[Identifier, int], out: set[int], rest: set[int]
     ) -> None:
         """A contact that claims nothing goes with those who claim what it carries."""
-        claimants = [claims[identifier] for identifier in state.carried(contact) if identifier in claims]
-        if contact.id in claimants or any((claimant in out) == (contact.id in out) for claimant in claimants):
+        side, other = (out, rest) if contact.id in out else (rest, out)
+        claimants = [claims.get(identifier) for identifier in state.carried(contact)]
+        if any(claimant in side for claimant in claimants):
             return
-        raise _split(f"Contact {contact.id} would be left without an identifier: it goes with contact {claimants[0]}.")
+        there = next((claimant for claimant in claimants if claimant in other), None)
+        raise _split(f"Contact {contact.id} would be left without an identifier: it goes with contact {there}.")
 
 
 class BanLink(_Verb, frozen=True, tag="ban_link"):
@@ -180,22 +182,24 @@ class RestoreContact(_Verb, frozen=True, tag="restore_contact"):
         contact_id = self.contact_id
         contact = state.contacts.get(contact_id)
         if contact is None:
-            raise NotFound(contact_id)
+            raise NotFound(f"There is no contact {contact_id}.")
         if contact.deleted_at is None or contact.erased_at or contact.undone_at:
             why = "was erased" if contact.erased_at else "was undone" if contact.undone_at else "is not deleted"
             raise InvalidInput(Problem("id", f"Contact {contact_id} {why}: only a deleted contact can be restored."))
         free = [identifier for identifier in state.carried(contact) if identifier not in state.claims]
-        home = None if free else next(state.home(i) for i in state.carried(contact))
-        if home is not None:
-            for a, b in state.bans:
-                other = b if a == contact_id else a
-                if contact_id in (a, b) and state.is_live(other) and state.primary_of(other) == home:
-                    raise banned((a, b))
+        home = None if free else self._home(state, contact)
 
         state.put(replace(contact, deleted_at=None, linked_id=home, updated_at=at))
         state.claims.update(dict.fromkeys(free, contact_id))
         if home is not None:
             state.gather(state.members[home], at)
+        # A steward's decisions come first, then the evidence in its order.
+        for link in [link for link in state.links if contact_id in link and all(map(state.is_live, link))]:
+            here, there = map(state.primary_of, link)
+            if here != there and state.banned(here, there):
+                del state.links[link]
+            elif here != there:
+                state.join(here, there, at)
         parked = [(seq, key) for key, seq in state.parked.items() if key[0] == contact_id]
         for number, key in sorted(parked):
             del state.parked[key]
@@ -208,18 +212,27 @@ class RestoreContact(_Verb, frozen=True, tag="restore_contact"):
                 c.id for c in state.contacts.values() if missing in state.carried(c) and _may_return(c)
             ]:
                 state.parked[(state.oldest(waits_with), *pair)] = number
-        for link in [link for link in state.links if contact_id in link and all(map(state.is_live, link))]:
-            here, there = map(state.primary_of, link)
-            if here != there and state.banned(here, there):
-                del state.links[link]
-            elif here != there:
-                state.join(here, there, at)
+
+    def _home(self, state: State, contact: Contact) -> int:
+        """Of the clusters that claim what it carries, the first that it is not banned from."""
+        barred: dict[int, Bond] = {}
+        for ban in state.bans:
+            if contact.id in ban:
+                other = ban[1] if contact.id == ban[0] else ban[0]
+                if state.is_live(other):
+                    barred[state.primary_of(other)] = ban
+        homes = [state.primary_of(state.claims[identifier]) for identifier in state.carried(contact)]
+        for home in homes:
+            if home not in barred:
+                return home
+        raise banned(barred[homes[0]])
 
 
 class Erase(_Verb, frozen=True, tag="erase"):
     """Take identifiers, and whole contacts, out for good. In the log, tokens stand in the place of the values.
 
-    Who loses all that it carries is deleted; clusters fall apart if they must. Never refused.
+    Who loses all that it carries is deleted, and so is who is left with what another cluster has; clusters fall apart
+    if they must. Never refused.
     """
 
     identifiers: tuple[Identifier, ...]
@@ -252,6 +265,11 @@ class Erase(_Verb, frozen=True, tag="erase"):
                 after = replace(after, deleted_at=at, updated_at=at)
             state.put(after)
         left = {contact_id for contact_id in members if state.is_live(contact_id)}
+        for contact_id in sorted(left):
+            contact = state.contacts[contact_id]
+            if all(state.claims.get(identifier) not in left for identifier in state.carried(contact)):
+                state.put(replace(contact, deleted_at=at, updated_at=at))
+                left.discard(contact_id)
         for part in state.parts(left):
             state.gather(part, at)
 
@@ -306,7 +324,7 @@ def live(state: State, contact_id: int) -> int:
     """The primary of a contact. Raises NotFound, and InvalidInput for a deleted one."""
     contact = state.contacts.get(contact_id)
     if contact is None:
-        raise NotFound(contact_id)
+        raise NotFound(f"There is no contact {contact_id}.")
     if contact.deleted_at is not None:
         raise InvalidInput(Problem("id", f"Contact {contact_id} is deleted."))
     return contact.linked_id or contact_id

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection, Sequence
 from functools import cached_property
 
 import strawberry
 from graphql import GraphQLError
 from strawberry.dataloader import DataLoader
 
+from identity_graphql.archive import Archive, Book
 from identity_graphql.domain.contacts import Cluster, Contact
+from identity_graphql.domain.events import Event
+from identity_graphql.domain.identifiers import Identifier
 from identity_graphql.service import IdentityService
+from identity_graphql.steward import Steward
 
 MOST_ITEMS = 200_000
 """Of all lists in one answer together: about a second of work."""
@@ -18,20 +24,22 @@ MOST_ITEMS = 200_000
 class Context:
     """One per HTTP request. The loaders turn many single look-ups into one statement; most requests need none."""
 
-    def __init__(self, service: IdentityService) -> None:
+    def __init__(self, service: IdentityService, steward: Steward, archive: Archive) -> None:
         self.service = service
+        self.steward = steward
+        self.archive = archive
         self._items = MOST_ITEMS
 
     def charge(self, items: int) -> None:
-        """Count the items of a list that is about to be answered. Raises GraphQLError when there are too many.
+        """Count the items of a list, or the events, that an answer takes. Raises GraphQLError when they are too many.
 
         Beside the limits on documents, which cannot know how long a list will be.
         """
         self._items -= items
         if self._items < 0:
             raise GraphQLError(
-                f"The answer has more than {MOST_ITEMS:,} list items: ask for less of each cluster, or for fewer at "
-                "once. What a mutation was to do is done.",
+                f"The answer takes more than {MOST_ITEMS:,} list items and events of the log: ask for less of each "
+                "cluster, or for fewer at once. If this is a mutation, what it was to do is done.",
                 extensions={"code": "QUERY_TOO_COMPLEX"},
             )
 
@@ -42,6 +50,44 @@ class Context:
     @cached_property
     def clusters(self) -> DataLoader[int, Cluster | None]:
         return DataLoader(self.service.clusters_of, max_batch_size=1000)
+
+    @cached_property
+    def holders(self) -> DataLoader[Identifier, Cluster | None]:
+        return DataLoader(self.service.holders, max_batch_size=1000)
+
+    @cached_property
+    def books(self) -> DataLoader[int, Book]:
+        return DataLoader(self._books, max_batch_size=100)
+
+    async def _books(self, contact_ids: Sequence[int]) -> list[Book]:
+        book = await self.archive.book(contact_ids)
+        self.charge(len(book.events))
+        return [book] * len(contact_ids)
+
+
+class Preview:
+    """The log as it would be after a request that is only tried; read when something of it is asked for."""
+
+    def __init__(self, contact_ids: Collection[int], event: Event) -> None:
+        self._contact_ids = contact_ids
+        self._event = event
+        self._reading: asyncio.Future[Book] | None = None
+
+    async def book(self, context: Context) -> Book:
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(context.archive.book_with(self._contact_ids, self._event))
+        return await self._reading
+
+
+Source = Book | Preview | None
+"""Where something is from: an earlier or a possible state, or (None) the present."""
+
+
+async def book_of(context: Context, source: Source, contact_id: int) -> Book:
+    """The log that led to where something is from."""
+    if isinstance(source, Book):
+        return source
+    return await (context.books.load(contact_id) if source is None else source.book(context))
 
 
 Info = strawberry.Info[Context, None]

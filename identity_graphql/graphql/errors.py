@@ -60,6 +60,7 @@ def _extensions(error: IdentityError) -> dict[str, object]:
         extensions["details"] = [{"path": p.path, "message": p.message} for p in error.problems]
     if isinstance(error, Gone):
         extensions["at"] = error.at.isoformat()
+        extensions["how"] = error.how
     if isinstance(error, Unexpected):
         extensions["requestId"] = error.request_id
     return extensions

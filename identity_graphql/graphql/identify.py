@@ -7,30 +7,25 @@ from enum import Enum
 import strawberry
 from strawberry import UNSET
 
+from identity_graphql.domain.contacts import PROVISIONAL
 from identity_graphql.domain.identifiers import Ignored
 from identity_graphql.domain.reconcile import Decision
 from identity_graphql.errors import IdentityError
 from identity_graphql.graphql.contacts import Cluster, Contact
+from identity_graphql.graphql.context import Preview
 from identity_graphql.graphql.errors import field_of
+from identity_graphql.graphql.history import Event, Outcome
 from identity_graphql.graphql.scalars import PhoneNumber
-
-
-@strawberry.enum(description="What a request came to.")
-class Outcome(Enum):
-    CREATED = strawberry.enum_value("CREATED", description="Nothing was known: a new cluster.")
-    LINKED = strawberry.enum_value("LINKED", description="A secondary was added to a cluster.")
-    MERGED = strawberry.enum_value("MERGED", description="Two clusters were joined; the older primary stays.")
-    OBSERVED = strawberry.enum_value(
-        "OBSERVED", description="An email and a phone number of one cluster were seen together for the first time."
-    )
-    UNCHANGED = strawberry.enum_value("UNCHANGED", description="Nothing new; nothing was written.")
-    WITHHELD = strawberry.enum_value("WITHHELD", description="A ban forbids the link.")
 
 
 @strawberry.enum(description="What a warning is about.")
 class WarningCode(Enum):
     IGNORED_VALUE = strawberry.enum_value(
         "IGNORED_VALUE", description="A value that says nothing, such as `null` as a text, counted as not given."
+    )
+    LINK_WITHHELD = strawberry.enum_value(
+        "LINK_WITHHELD",
+        description="A ban keeps the email and the phone number apart; the email's cluster is answered.",
     )
 
 
@@ -44,6 +39,15 @@ class Warning:
     def from_domain(cls, ignored: Ignored) -> Warning:
         return cls(code=WarningCode.IGNORED_VALUE, field=ignored.field, message=ignored.message)
 
+    @classmethod
+    def of(cls, decision: Decision) -> list[Warning]:
+        """All that the sender of a request should know."""
+        warnings = [cls.from_domain(ignored) for ignored in decision.request.details.ignored]
+        if decision.withheld:
+            message = "A ban keeps this email and this phone number apart; the email's cluster is answered."
+            warnings.append(cls(code=WarningCode.LINK_WITHHELD, field=None, message=message))
+        return warnings
+
 
 @strawberry.type(description="Which customer it is, and what was learned.")
 class IdentifyPayload:
@@ -52,16 +56,21 @@ class IdentifyPayload:
     contact: Contact | None = strawberry.field(description="The contact that this request created; else null.")
     demoted: list[Contact] = strawberry.field(description="The primaries that this request made secondaries.")
     warnings: list[Warning] = strawberry.field(description="What its sender should know.")
+    events: list[Event] = strawberry.field(description="What was written into the log, or would be.")
 
     @classmethod
-    def from_domain(cls, decision: Decision) -> IdentifyPayload:
-        cluster = decision.cluster
+    def from_domain(cls, decision: Decision, *, dry_run: bool = False) -> IdentifyPayload:
+        cluster, source = decision.cluster, None
+        if dry_run and decision.event is not None:
+            known = [contact.id for contact in cluster.contacts if contact.id < PROVISIONAL]
+            source = Preview(known, decision.event)
         return cls(
             outcome=Outcome[decision.outcome.name],
-            cluster=Cluster.from_domain(cluster),
-            contact=Contact.from_domain(decision.contact, cluster) if decision.contact else None,
-            demoted=[Contact.from_domain(contact, cluster) for contact in decision.demoted],
-            warnings=[Warning.from_domain(ignored) for ignored in decision.request.details.ignored],
+            cluster=Cluster.from_domain(cluster, source),
+            contact=Contact.from_domain(decision.contact, cluster, source) if decision.contact else None,
+            demoted=[Contact.from_domain(contact, cluster, source) for contact in decision.demoted],
+            warnings=Warning.of(decision),
+            events=[Event.from_domain(decision.event)] if decision.event else [],
         )
 
 

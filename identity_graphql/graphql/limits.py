@@ -40,9 +40,9 @@ class Limits:
     items: int = 25_000
 
 
-PAGED = frozenset({"contacts", "clusters"})
+PAGED = frozenset({"contacts", "clusters", "history", "bridges", "withheld", "bans"})
 """Lists with `first`."""
-WHOLE = {"secondaries": 200, "identifyMany": 100}
+WHOLE = {"secondaries": 200, "identifyMany": 100, "evidence": 200, "steps": 20}
 """Lists that come whole, and for how many items they count: how many there will be is not known before."""
 
 

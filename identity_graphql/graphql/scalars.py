@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, NewType, TypeVar
 
 import strawberry
 from graphql import BooleanValueNode, FloatValueNode, GraphQLError, IntValueNode, StringValueNode, ValueNode
 
+from identity_graphql.domain.contacts import PROVISIONAL
+from identity_graphql.domain.history import Moment
 from identity_graphql.errors import InvalidInput, Problem
 
 T = TypeVar("T")
@@ -40,6 +42,20 @@ def _phone_number_literal(node: ValueNode, variables: dict[str, Any] | None = No
     return _phone_number(None)
 
 
+def _moment(value: object) -> datetime:
+    """A moment with its offset from UTC: without one it would be read as another time elsewhere."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+        if moment is not None and moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # no moment; one before the year 1 or after the year 9999
+        pass
+    raise GraphQLError(
+        "A moment must be ISO 8601 with its offset from UTC, such as 2026-01-31T09:30:00Z.",
+        extensions={"code": "BAD_USER_INPUT"},
+    )
+
+
 SCALARS: dict[object, Any] = {
     PhoneNumber: strawberry.scalar(
         name="PhoneNumber",
@@ -51,9 +67,20 @@ SCALARS: dict[object, Any] = {
         name="DateTime",
         description="A moment in UTC, as ISO 8601 with up to microseconds: 2026-01-31T09:30:00.000001+00:00.",
         serialize=datetime.isoformat,
+        parse_value=_moment,
     ),
 }
 
+AsOf = Annotated[
+    datetime | None,
+    strawberry.argument(
+        description="As it was at this moment in the past; exact unless it is but seconds ago. Not with `asOfSeq`."
+    ),
+]
+AsOfSeq = Annotated[
+    strawberry.ID | None,
+    strawberry.argument(description="As it was right after this event (its `seq`); not together with `asOf`."),
+]
 ContactId = Annotated[strawberry.ID, strawberry.argument(description="The id of a contact.")]
 AnyContactId = Annotated[
     strawberry.ID | None, strawberry.argument(description="The id of any of its contacts, the primary or not.")
@@ -71,9 +98,27 @@ def given(value: T | None) -> T | None:
     return None if value is strawberry.UNSET else value
 
 
-def number_of(text: str) -> int:
+def number_of(text: str, field: str = "id") -> int:
     """An `ID` as a number. One that cannot be a number is refused."""
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= LONGEST_ID):
-        raise InvalidInput(Problem("id", "id must be a number"))
+        raise InvalidInput(Problem(field, f"{field} must be a number"))
     return int(text)
+
+
+def id_of(number: int) -> strawberry.ID:
+    """A number as an `ID`. What a dry run would create has none yet: "new", or "new-2" and so on."""
+    if number < PROVISIONAL:
+        return strawberry.ID(str(number))
+    position = number - PROVISIONAL
+    return strawberry.ID("new" if position == 1 else f"new-{position}")
+
+
+def moment_of(as_of: datetime | None, as_of_seq: strawberry.ID | None) -> Moment | None:
+    """The moment that is asked for; None for now. Raises InvalidInput for both at once."""
+    at, seq = given(as_of), given(as_of_seq)
+    if at is not None and seq is not None:
+        raise InvalidInput(Problem("asOf", "asOf and asOfSeq must not be given together"))
+    if seq is not None:
+        return Moment(seq=number_of(str(seq), "asOfSeq"))
+    return None if at is None else Moment(at=at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -20,7 +21,6 @@ from identity_graphql.graphql.context import Context
 from identity_graphql.graphql.errors import coded
 from identity_graphql.graphql.negotiation import GRAPHQL_RESPONSE, JSON, media_type_for
 from identity_graphql.graphql.operations import NotRun, Operations
-from identity_graphql.service import IdentityService
 
 LARGEST_BODY = 256 * 1024
 
@@ -48,9 +48,9 @@ class Parameters(Struct, frozen=True):
 class GraphQLEndpoint:
     """`/graphql`: operations as JSON over POST, queries over GET, GraphiQL for a browser."""
 
-    def __init__(self, schema: Schema, service: IdentityService) -> None:
+    def __init__(self, schema: Schema, context: Callable[[], Context]) -> None:
         self._operations = Operations(schema)
-        self._service = service
+        self._context = context
         self._page = get_graphql_ide_html(graphql_ide="graphiql")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,7 +83,7 @@ class GraphQLEndpoint:
             operation = self._operations.find(asked.query, asked.operation_name)
             if scope["method"] == "GET" and not operation.only_reads:
                 raise Refused(405, "Mutations are sent by POST: GET changes nothing.", allow="POST")
-            result = await self._operations.run(operation, asked.variables, Context(self._service))
+            result = await self._operations.run(operation, asked.variables, self._context())
         except NotRun as refused:
             return {"errors": [error.formatted for error in coded(refused.errors)]}
         except Refused:

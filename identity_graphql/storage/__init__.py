@@ -18,11 +18,12 @@ from typing import Any, Self
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from identity_graphql.domain import history
 from identity_graphql.domain.contacts import Cluster, Contact
 from identity_graphql.domain.events import Event
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 from identity_graphql.domain.reconcile import Found, Plan
-from identity_graphql.domain.state import Bond
+from identity_graphql.domain.state import Bond, Pair, Withheld
 from identity_graphql.errors import Busy, Conflict, DatabaseAway
 from identity_graphql.storage import log, migrations, statements, stewardship
 from identity_graphql.storage.address import Address, Backend
@@ -159,7 +160,7 @@ class Storage:
         async with self.transaction() if write else self.snapshot() as connection:
             events = await log.family(connection, contact_ids, by_value=by_value)
             if write:
-                contacts = {contact_id for event in events for contact_id in log.contacts_of(event)}
+                contacts = {contact_id for event in events for contact_id in history.named(event)}
                 await log.lock(connection, contacts)
                 again = await log.family(connection, contact_ids, by_value=by_value)
                 if [event.seq for event in again] != [event.seq for event in events]:
@@ -227,10 +228,40 @@ class Storage:
         rows = await self._rows(statements.PAGE_OF_CLUSTERS, {"after": after, "limit": limit})
         return sorted(statements.clusters_from_rows(rows), key=lambda cluster: cluster.primary.id)
 
+    async def settled(self, seq: int) -> bool:
+        """Wait until no event up to this number is still to be committed; whether there is one of it or above it."""
+        with self._translated():
+            await self.dialect.settle(self._engines, seq)
+        async with self.reading() as connection:
+            newest: int = (await connection.execute(statements.NEWEST_SEQ)).scalar_one()
+        return seq <= newest
+
+    async def contact_ids(self, *, after: int, limit: int, born: datetime | None) -> list[int]:
+        """The ids of contacts born by a time, deleted ones too, from the first above ``after``; None: none."""
+        if born is None:
+            return []
+        given = {"after": after, "limit": limit, "born": born}
+        return [row[0] for row in await self._rows(statements.PAGE_OF_IDS, given)]
+
+    async def newest_event(self, seq: int) -> datetime | None:
+        """When the newest of the events up to this number happened; None if there are none."""
+        rows = await self._rows(statements.NEWEST_EVENT, {"seq": seq})
+        return rows[0][0] if rows else None
+
     async def claimants(self, identifiers: Collection[Identifier]) -> list[int]:
         """The contacts that claim one of these identifiers, or ever did."""
         async with self.reading() as connection:
             return await log.claimants(connection, identifiers)
+
+    async def page_of_withheld(self, *, after: int, limit: int) -> list[tuple[Pair, Withheld]]:
+        """The pairs that are kept back, by event, from the first event above ``after``."""
+        rows = await self._rows(statements.PAGE_OF_WITHHELD, {"after": after, "limit": limit})
+        return [((row.email, row.phone_number), Withheld(row.seq, row.banned)) for row in rows]
+
+    async def page_of_bans(self, *, after: int, limit: int) -> list[tuple[int, int, int]]:
+        """The bans (contact, the other contact, event) by event, from the first event above ``after``."""
+        rows = await self._rows(statements.PAGE_OF_BANS, {"after": after, "limit": limit})
+        return [(row.contact_id, row.other_id, row.seq) for row in rows]
 
     async def withheld_by(self, identifiers: Collection[Identifier]) -> list[int]:
         """The clusters whose events withheld a pair with one of these identifiers."""
@@ -242,6 +273,17 @@ class Storage:
             statements.WITHHELD_BY, {"emails": values["email"], "phone_numbers": values["phone_number"]}
         )
         return sorted({row[0] for row in rows})
+
+    async def named_by(self, identifiers: Collection[Identifier]) -> list[int]:
+        """The clusters whose events name one of these identifiers. Goes through the whole log."""
+        async with self.snapshot() as connection:
+            seqs, _ = await log.naming(connection, identifiers, after=0)
+            return sorted({event.primary_id for event in await log.events(connection, seqs)})
+
+    async def forget(self) -> bool:
+        """After an erasure: leave nothing of it in the files of an embedded database; whether that was possible."""
+        with self._translated():
+            return await self.dialect.forget(self._engines)
 
     async def event(self, seq: int) -> Event | None:
         """One event; None if there is none of this number."""
@@ -304,7 +346,7 @@ async def _find(connection: AsyncConnection, identifiers: Collection[Identifier]
             "pair_phone_numbers": statements.padded(sorted({phone_number for _, phone_number in pairs}), ""),
         },
     )
-    contacts, seen, withheld, now = [], set(), {}, None
+    contacts, seen, withheld, now, any_ban = [], set(), {}, None, False
     for row in rows:
         if row[0] is not None:
             contacts.append(row)
@@ -313,6 +355,6 @@ async def _find(connection: AsyncConnection, identifiers: Collection[Identifier]
         elif row[1] is not None:
             seen.add((row[1], row[2]))
         else:
-            now = row[4]
+            now, any_ban = row[4], bool(row[3])
     assert now is not None, "the clock is always among the rows"
-    return Found(statements.clusters_from_rows(contacts), frozenset(seen), now, withheld)
+    return Found(statements.clusters_from_rows(contacts), frozenset(seen), now, withheld, any_ban)

@@ -79,6 +79,13 @@ class Dialect(Protocol):
     ) -> list[int]:
         """Insert rows into a table that numbers them; the numbers, in the order of the rows."""
 
+    async def settle(self, engines: Engines, seq: int) -> None:
+        """Wait until every transaction that may have drawn an event number up to this one has ended."""
+
+    async def forget(self, engines: Engines) -> bool:
+        """After an erasure: leave nothing of it in the database's own files, as far as they are ours; whether it
+        could."""
+
     def unhurried(self, connection: AsyncConnection) -> AbstractAsyncContextManager[None]:
         """Let the statements of this transaction take as long as they take."""
 

@@ -12,13 +12,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from identity_graphql.domain import erasure
-from identity_graphql.domain.changes import Changes
+from identity_graphql.domain import erasure, history
 from identity_graphql.domain.events import Demotion, Event, EventKind, Outcome
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 from identity_graphql.storage import statements
 from identity_graphql.storage.writes import MOST_PARAMETERS
 
+LARGEST = 2**63 - 1
 STRETCH = 100_000
 """Events that one statement goes through."""
 
@@ -33,32 +33,23 @@ async def family(connection: AsyncConnection, contact_ids: Collection[int], *, b
     known: set[int] = set()
     looked_up: set[Identifier] = set()
     fresh = set(contact_ids)
-    # Its present cluster first: then few rounds are left, however deep it was merged.
-    for statement in (statements.PRIMARIES, statements.MEMBERS):
-        fresh |= {row[0] for row in await listed(connection, statement, fresh)}
     while fresh:
+        # Only its present cluster tells of a primary who demoted it: that event is the other one's. All members at
+        # once, so that few rounds are left, however deep they were merged.
+        for statement in (statements.PRIMARIES, statements.MEMBERS):
+            fresh |= {row[0] for row in await listed(connection, statement, fresh)}
+        fresh -= known
         known |= fresh
         found = await _events(connection, statements.EVENTS_OF_CLUSTERS, fresh)
         about = {row[0] for row in await listed(connection, statements.EVENTS_ABOUT, fresh)}
         found += await _events(connection, statements.EVENTS, about - events.keys() - {event.seq for event in found})
         events.update((event.seq, event) for event in found)
-        fresh = {contact_id for event in found for contact_id in contacts_of(event)} - known
+        fresh = {contact_id for event in found for contact_id in history.named(event)} - known
         if by_value and not fresh:
             values = {i for event in events.values() for i in event.identifiers} - looked_up
             looked_up |= values
             fresh = set(await claimants(connection, values)) - known
     return [events[seq] for seq in sorted(events)]
-
-
-def contacts_of(event: Event) -> set[int]:
-    """Every contact that an event names."""
-    named = {event.primary_id, *(demotion.id for demotion in event.demoted)}
-    if event.contact_id is not None:
-        named.add(event.contact_id)
-    if event.kind is not EventKind.IDENTIFY and event.detail is not None:
-        named |= Changes.read(event.detail["changes"]).contact_ids
-        named.update(event.detail.get("about", ()))
-    return named
 
 
 async def claimants(connection: AsyncConnection, identifiers: Iterable[Identifier]) -> list[int]:
@@ -115,9 +106,9 @@ async def _events(connection: AsyncConnection, statement: sa.Executable, numbers
 
 
 async def listed(connection: AsyncConnection, statement: sa.Executable, numbers: Collection[int]) -> list[Any]:
-    """The rows for a list of numbers, however long it is."""
+    """The rows for a list of numbers, however long it is. What no number of the database can be finds nothing."""
     rows: list[Any] = []
-    for some in _chunks(sorted(numbers)):
+    for some in _chunks(sorted(number for number in numbers if 0 < number <= LARGEST)):
         rows += await connection.execute(statement, {"ids": statements.padded(some, 0)})
     return rows
 

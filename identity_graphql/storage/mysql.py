@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -30,6 +31,7 @@ TIMEOUT_AGAIN = sa.text(
     "SET @before = @before /*M!, SESSION max_statement_time = @before */"
     "/*!50708 , SESSION max_execution_time = @before */"
 )
+RECENT = sa.text("SELECT seq FROM event WHERE seq <= :seq ORDER BY seq DESC LIMIT 10000")
 MIGRATION_LOCK = "identity_graphql.migrations"
 MIGRATION_WAIT = 120  # seconds
 
@@ -73,6 +75,22 @@ class MySQL:
         # MySQL has no RETURNING, and the ids of one INSERT of many rows need not follow each other on a cluster.
         statement = table.insert()
         return [(await connection.execute(statement, row)).lastrowid for row in rows]
+
+    async def settle(self, engines: Engines, seq: int) -> None:
+        # What is written and not committed can be seen here: no lock is needed, and nobody waits for us.
+        dirty = engines.read.execution_options(isolation_level="READ UNCOMMITTED")
+        async with dirty.connect() as connection:
+            written = set((await connection.execute(RECENT, {"seq": seq})).scalars())
+        while written:
+            async with engines.read.connect() as connection:
+                written -= set((await connection.execute(RECENT, {"seq": seq})).scalars())
+            if written:
+                await asyncio.sleep(0.002)
+                async with dirty.connect() as connection:  # whoever gave up is gone
+                    written &= set((await connection.execute(RECENT, {"seq": seq})).scalars())
+
+    async def forget(self, engines: Engines) -> bool:
+        return True  # no table has it any more; what the server keeps of them is not ours to see
 
     @asynccontextmanager
     async def unhurried(self, connection: AsyncConnection) -> AsyncIterator[None]:

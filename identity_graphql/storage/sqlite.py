@@ -15,12 +15,18 @@ from identity_graphql.storage.address import Address
 from identity_graphql.storage.dialect import Engines, Pool, Verdict
 from identity_graphql.storage.writes import write
 
+BUSY_TIMEOUT = 5000  # milliseconds
 PRAGMAS = (
     "journal_mode=WAL",  # readers do not wait for the writer
     "synchronous=FULL",  # what was acknowledged survives a loss of power
     "foreign_keys=ON",
-    "busy_timeout=5000",  # another process may be writing
+    f"busy_timeout={BUSY_TIMEOUT}",  # another process may be writing
+    "secure_delete=ON",  # what is erased is overwritten, not only given up
 )
+CHECKPOINT = sa.text("PRAGMA wal_checkpoint(TRUNCATE)")
+CHECKPOINTS = 4
+"""Times to try. Each waits for readers, and writers for it: so a little only."""
+CHECKPOINT_TIMEOUT = 250  # milliseconds
 LAST_NUMBER = sa.text("SELECT seq FROM sqlite_sequence WHERE name = :table")
 RETRY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 DUPLICATE = frozenset({sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE})
@@ -81,6 +87,22 @@ class SQLite:
             table.insert(), [{**row, key.name: number} for row, number in zip(rows, numbers, strict=True)]
         )
         return list(numbers)
+
+    async def settle(self, engines: Engines, seq: int) -> None:
+        pass  # there is one writer at a time: numbers are committed in their order
+
+    async def forget(self, engines: Engines) -> bool:
+        """Empty the write-ahead log, which keeps pages as they were before. Not as long as somebody reads them."""
+        async with engines.read.connect() as connection:
+            await connection.exec_driver_sql(f"PRAGMA busy_timeout={CHECKPOINT_TIMEOUT}")
+            try:
+                for _ in range(CHECKPOINTS):
+                    busy, *_ = (await connection.execute(CHECKPOINT)).one()
+                    if not busy:
+                        return True
+                return False
+            finally:
+                await connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_TIMEOUT}")
 
     @asynccontextmanager
     async def unhurried(self, connection: AsyncConnection) -> AsyncIterator[None]:

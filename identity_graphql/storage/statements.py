@@ -77,7 +77,7 @@ def _find() -> sa.CompoundSelect[Any]:
     """Everything that a batch has to know, in one statement and so in one snapshot.
 
     Three kinds of rows: contacts; pairs that were seen before (no id, but an email; in the fourth column, of a pair
-    that was kept back, whether it is banned itself); the clock (neither).
+    that was kept back, whether it is banned itself); the clock (neither), with whether there is any ban at all.
     """
     owner = contact.alias("owner")
     touched = (
@@ -93,7 +93,8 @@ def _find() -> sa.CompoundSelect[Any]:
     nothing = sa.null()
     seen = _pairs(pair, nothing)
     withheld = _pairs(withheld_pair, sa.case((withheld_pair.c.banned, 1), else_=0))
-    now = sa.select(nothing, nothing, nothing, nothing, clock(), *[nothing] * 6)
+    any_ban = sa.case((sa.exists().select_from(ban), 1), else_=0)
+    now = sa.select(nothing, nothing, nothing, any_ban, clock(), *[nothing] * 6)
     return sa.union_all(*_clusters(touched), seen, withheld, now)
 
 
@@ -175,6 +176,13 @@ def _bans() -> sa.Select[Any]:
 
 BANS = _bans()
 
+PAGE_OF_IDS = (
+    sa.select(contact.c.id)
+    .where(contact.c.id > sa.bindparam("after"), contact.c.created_at <= sa.bindparam("born"))
+    .order_by(contact.c.id)
+    .limit(sa.bindparam("limit"))
+)
+
 # A queue, not a judge: it only keeps writers of one cluster from overtaking each other for ever.
 # NO KEY UPDATE where there is such a thing: it lets the foreign keys of others pass.
 LOCK = sa.select(contact.c.id).where(among(contact.c.id, "ids")).order_by(contact.c.id).with_for_update(key_share=True)
@@ -231,8 +239,17 @@ FORGET_CLAIMS = former_claim.delete().where(
 REWRITE_EVENT = (
     event.update()
     .where(event.c.seq == sa.bindparam("of_seq"))
-    .values({name: sa.bindparam(name) for name in ("email", "phone_number", "raw", "reason", "detail")})
+    .values({name: sa.bindparam(name) for name in ("email", "phone_number", "raw", "actor", "reason", "detail")})
 )
+
+PAGE_OF_WITHHELD = (
+    sa.select(withheld_pair)
+    .where(withheld_pair.c.seq > sa.bindparam("after"))
+    .order_by(withheld_pair.c.seq)
+    .limit(sa.bindparam("limit"))
+)
+
+PAGE_OF_BANS = sa.select(ban).where(ban.c.seq > sa.bindparam("after")).order_by(ban.c.seq).limit(sa.bindparam("limit"))
 
 WITHHELD_BY = (
     sa.select(event.c.primary_id)
@@ -252,6 +269,7 @@ NAMING = _EVENT.where(
     | among(event.c.phone_number, "phone_numbers"),
 )
 
+NEWEST_EVENT = sa.select(event.c.at).where(event.c.seq <= sa.bindparam("seq")).order_by(event.c.seq.desc()).limit(1)
 NEWEST_NORM = sa.select(event.c.norm).order_by(event.c.seq.desc()).limit(1)
 
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from identity_graphql.domain import history
 from identity_graphql.domain.contacts import Contact
 from identity_graphql.domain.events import Demotion, Event, EventKind, Outcome
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind, identifiers
@@ -106,7 +107,7 @@ class Survey:
             seq = row[0]
             try:
                 event = _event(row)
-                told.contacts[seq] = log.contacts_of(event)
+                told.contacts[seq] = history.named(event)
                 told.events[seq] = event
             except MALFORMED:
                 continue

@@ -203,7 +203,7 @@ ban = sa.Table(
     metadata,
     sa.Column("contact_id", BigId, primary_key=True, autoincrement=False),
     sa.Column("other_id", BigId, primary_key=True, autoincrement=False, index=True),
-    sa.Column("seq", BigId, nullable=False, autoincrement=False),
+    sa.Column("seq", BigId, nullable=False, autoincrement=False, index=True),
     **MYSQL,
 )
 

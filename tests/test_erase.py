@@ -1,0 +1,251 @@
+"""Erasure: what was erased is nowhere in the database any more, in no form; everything else still holds (E4, Q19)."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+import structlog
+
+from identity_graphql import observability
+from identity_graphql.domain.replay import replay
+from identity_graphql.errors import Gone, InvalidInput
+from identity_graphql.storage import Storage
+from tests.clerk import Clerk, email, phone_number
+from tests.databases import TABLES, Database, Databases, check, tables_of
+from tests.log import check_judged_again, check_replay, events_of
+
+EMAIL, TYPED_EMAIL = "foo@bar.com", "  Foo@Bar.COM "
+NUMBER, TYPED_NUMBER = "+4930901820", "+49 (30) 90-18-20"
+FORMS = (EMAIL, "Foo@Bar.COM", "foo@bar", NUMBER, NUMBER.strip("+"), TYPED_NUMBER, "90-18-20", "30 90 18 20")
+"""of both values: how they were typed, and how stewards wrote them"""
+OTHER, OTHER_NUMBER = "barfoo@bar.community", "149309018201"
+"""of another customer, and they contain the erased ones"""
+
+
+@pytest.fixture
+async def clerk(storage: Storage, database: Database) -> AsyncIterator[Clerk]:
+    clerk = Clerk(storage, actor=f"desk of {TYPED_EMAIL.strip()}", reason=f"{EMAIL} called from 0049 30 90 18 20; why?")
+    yield clerk
+    await clerk.close()
+    dump = await database.dump(storage)
+    rows, events = check(tables_of(dump)), events_of(dump)
+    check_replay(replay(events), rows)
+    check_judged_again(events, replay(events))
+
+
+async def history(clerk: Clerk) -> None:
+    """A customer whose values were merged, split, banned, withheld, undone, deleted, restored, and typed by hand."""
+    await clerk.requests((TYPED_EMAIL, TYPED_NUMBER), ("second@x.io", TYPED_NUMBER), (TYPED_EMAIL, "222222"))
+    await clerk.requests((OTHER, OTHER_NUMBER), (TYPED_EMAIL, OTHER_NUMBER))
+    await clerk.undo(5, then_ban=True)
+    await clerk.requests((TYPED_EMAIL, OTHER_NUMBER), (OTHER, TYPED_NUMBER))
+    await clerk.split(3, identifiers=[email(EMAIL)])
+    await clerk.delete(1)
+    await clerk.restore(1)
+    undo = await clerk.undo(1)
+    await clerk.undo(undo.event.seq)
+    await clerk.unban(1, 4)
+
+
+async def test_an_erased_value_is_nowhere_in_the_database(clerk: Clerk, database: Database, tmp_path: Path) -> None:
+    await history(clerk)
+    assert EMAIL in await everything(database, tmp_path), "the search finds what there is"
+    before = await database.tables()
+
+    await clerk.erase(email(EMAIL))
+    clerk.actor, clerk.reason = "desk", f"{TYPED_NUMBER}; why?"  # who writes it down again has it again
+    await clerk.erase(phone_number(NUMBER))
+
+    left = await everything(database, tmp_path)
+    # Nor as a part of another value: but for the other customer's, who has his.
+    assert OTHER in left
+    assert OTHER_NUMBER in left
+    rest = left.replace(OTHER, "").replace(OTHER_NUMBER, "")
+    assert [form for form in FORMS if form.lower() in rest] == []
+    after = await database.tables()
+    assert [row["id"] for row in after["contact"]] == [row["id"] for row in before["contact"]], "ids are for ever"
+    assert [event["seq"] for event in after["event"]][: len(before["event"])] == [e["seq"] for e in before["event"]]
+    assert "; why?" in after["event"][-1]["reason"]
+
+
+async def test_an_erased_customer_is_nowhere_in_the_database(clerk: Clerk, database: Database, tmp_path: Path) -> None:
+    await clerk.requests((TYPED_EMAIL, TYPED_NUMBER), (EMAIL, "222222"), (OTHER, OTHER_NUMBER), ("c@x.io", "222222"))
+    await clerk.ban(1, 3)
+    await clerk.requests((TYPED_EMAIL, OTHER_NUMBER))
+
+    deed = await clerk.erase_cluster(2)
+
+    left = await everything(database, tmp_path)
+    rest = left.replace(OTHER, "").replace(OTHER_NUMBER, "")
+    assert [form for form in (*FORMS, "222222", "c@x.io") if form.lower() in rest] == []
+    assert await clerk.clusters() == [[3]]
+    for erased in (1, 2, 4):
+        with pytest.raises(Gone, match=f"Contact {erased} was erased at") as gone:
+            await clerk.service.cluster(contact_id=erased)
+        assert gone.value.at == deed.event.at
+
+
+async def test_who_comes_again_after_an_erasure_is_a_new_customer_with_a_new_id(clerk: Clerk) -> None:
+    await clerk.requests((EMAIL, NUMBER))
+    await clerk.erase_cluster(1)
+
+    again = await clerk.identify(TYPED_EMAIL, TYPED_NUMBER)
+
+    assert (again.outcome, again.cluster.primary.id) == ("CREATED", 2)
+    assert again.cluster.emails == (EMAIL,)
+    with pytest.raises(Gone, match="erased"):
+        await clerk.service.cluster(contact_id=1)
+
+
+async def test_what_an_erasure_took_apart_is_two_customers(clerk: Clerk) -> None:
+    await clerk.requests((EMAIL, "111111"), (EMAIL, "222222"))
+
+    await clerk.erase(email(EMAIL))
+
+    assert await clerk.clusters() == [[1], [2]]
+    assert await clerk.identifiers() == [{"111111"}, {"222222"}]
+
+
+async def test_the_past_has_tokens_in_the_place_of_what_was_erased(clerk: Clerk, database: Database) -> None:
+    await clerk.requests((EMAIL, "111111"), ("second@x.io", "111111"), (EMAIL, "222222"))
+    await clerk.erase(email(EMAIL))
+
+    past = replay(events_of(await database.dump(clerk.storage))[:3])
+
+    (cluster,) = past.clusters()
+    token, second = cluster.emails
+    assert second == "second@x.io"
+    assert token.startswith("erased:")
+    assert {contact.email for contact in cluster.contacts} == {token, second}, "the same wherever it stood"
+    assert cluster.phone_numbers == ("111111", "222222")
+
+
+async def test_two_erasures_have_different_tokens_for_the_same_value(clerk: Clerk, database: Database) -> None:
+    for n in range(2):
+        await clerk.requests((EMAIL, f"11111{n}"))
+        await clerk.erase(email(EMAIL))
+
+    asked = [row["email"] for row in (await database.tables())["event"] if row["kind"] == "identify"]
+    assert len(set(asked)) == 2, "random, never a hash"
+
+
+async def test_a_value_that_only_the_log_knows_can_be_erased(clerk: Clerk, database: Database, tmp_path: Path) -> None:
+    """A ban on the pair kept it back, and was lifted: nobody has it, and nothing waits."""
+    await clerk.requests((OTHER, NUMBER))
+    await clerk.undo(1, then_ban=True)
+    await clerk.requests((OTHER, NUMBER))
+    await clerk.unban(email(OTHER), phone_number(NUMBER))
+
+    await clerk.erase(phone_number(NUMBER))
+
+    assert NUMBER not in await everything(database, tmp_path)
+    with pytest.raises(InvalidInput, match="Nobody has this identifier"):
+        await clerk.erase(phone_number(NUMBER))
+
+
+async def test_an_event_of_a_pair_that_was_erased_is_undone_but_not_banned(clerk: Clerk) -> None:
+    await clerk.requests((EMAIL, "111111"), (EMAIL, "222222"))
+    await clerk.erase(email(EMAIL))
+
+    with pytest.raises(InvalidInput, match="was erased"):
+        await clerk.undo(2, then_ban=True)
+
+    await clerk.undo(2)
+    assert await clerk.clusters() == [[1]]
+
+
+# -- SQLite's files
+
+
+async def test_nothing_of_five_hundred_erased_among_three_thousand_is_in_the_file(databases: Databases) -> None:
+    """Pages were split and joined meanwhile, and copies of rows may stay where they once were."""
+    database = await databases.get("sqlite")
+    storage = database.open()
+    clerk = Clerk(storage)
+    for start in range(0, 3000, 1000):
+        numbers = range(start, start + 1000)
+        await clerk.service.identify_many([(f"gone{n * 7919 % 3000}@x.io", f"77{n % 900:06}") for n in numbers])
+
+    for n in range(0, 60):
+        await clerk.erase_cluster((await clerk.identify(None, f"77{n * 15:06}")).cluster.primary.id)
+
+    rows = await database.check()
+    known = {row["email"] for row in rows["contact"]}
+    erased = [address for n in range(3000) if (address := f"gone{n}@x.io") not in known]
+    left = raw(database)
+    await clerk.close()
+    await storage.close()
+    assert len(erased) > 150
+    assert [address for address in erased if address.encode() in left] == []
+
+
+async def test_while_somebody_reads_the_steward_is_warned_what_is_left_behind(sqlite: Database) -> None:
+    storage = sqlite.open()
+    clerk = Clerk(storage)
+    await clerk.requests((EMAIL, NUMBER))
+    reader = sqlite3.connect(sqlite.url.removeprefix("sqlite:///"), isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM contact").fetchall()
+
+    observability.configure(level="INFO", form="json")
+    with structlog.testing.capture_logs() as logs:
+        await clerk.erase(email(EMAIL))
+    observability.configure(level="ERROR", form="json")
+
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [
+        ("steward", "info"),
+        ("erasure.left_behind", "warning"),
+    ]
+    assert EMAIL.encode() in raw(sqlite)
+    reader.execute("COMMIT")
+    reader.close()
+    await clerk.erase(phone_number(NUMBER))
+    assert EMAIL.encode() not in raw(sqlite), "the next erasure takes it along"
+    await clerk.close()
+    await storage.close()
+
+
+# -- looking for it
+
+
+async def everything(database: Database, folder: Path) -> str:
+    """All that the database holds, as text in small letters: every column of every row, and every raw byte or dump."""
+    found = []
+    storage = database.open(size=1)
+    async with storage.reading() as connection:
+        for table in TABLES:
+            columns = [sa.cast(column, sa.Text if database.name != "mariadb" else sa.CHAR) for column in table.columns]
+            found += [repr(tuple(row)) for row in await connection.execute(sa.select(*columns))]
+    await storage.close()
+    if database.name == "sqlite":
+        found.append(raw(database).decode("latin-1"))
+    else:
+        found.append(await asyncio.to_thread(dumped, database))
+    return "\n".join(found).lower()
+
+
+def raw(database: Database) -> bytes:
+    """The file, and those beside it."""
+    path = Path(database.url.removeprefix("sqlite:///"))
+    return b"".join(part.read_bytes() for part in path.parent.glob(f"{path.name}*"))
+
+
+def dumped(database: Database) -> str:
+    """As the database's own tool dumps it; nothing where there is no such tool, or too old a one."""
+    url = sa.make_url(database.url)
+    commands: dict[str, list[Any]] = {
+        "postgresql": ["pg_dump", "--inserts", f"--dbname={database.url}"],
+        "mariadb": ["mariadb-dump", "-h", url.host, "-P", str(url.port), "-u", url.username, url.database],
+    }
+    command = commands[database.name]
+    if shutil.which(command[0]) is None:
+        return ""
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
