@@ -237,8 +237,8 @@ class IdentityService:
                             if not plan.events:
                                 return
                             queue = [swap.primary_id for swap in plan.swaps]
-                            ids = await turn.apply(plan)
-                        for future, decision in zip(asked, plan.renumbered(ids), strict=True):
+                            numbers = await turn.apply(plan)
+                        for future, decision in zip(asked, plan.renumbered(numbers), strict=True):
                             _answer(waiting, future, decision)
                     except Conflict:
                         tries += 1

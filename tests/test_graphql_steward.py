@@ -190,6 +190,27 @@ async def test_an_erased_customer_is_gone_for_good(client: httpx2.AsyncClient, d
     await database.check()
 
 
+async def test_what_identify_wrote_can_be_undone_at_once(client: httpx2.AsyncClient, database: Database) -> None:
+    one = "mutation ($e: String, $p: PhoneNumber) { identify(email: $e, phoneNumber: $p) { outcome events { seq } } }"
+    many = """mutation ($items: [IdentifyInput!]!) {
+      identifyMany(items: $items) { payload { outcome events { seq } } } }"""
+    items = [("a@x.io", "222"), ("b@x.io", "111"), ("b@x.io", "333"), ("a@x.io", "111"), ("c@x.io", "444")]
+
+    told = [(await data(client, one, e=e, p=p))["identify"] for e, p in (("a@x.io", "111"), ("b@x.io", "222"))]
+    batch = await data(client, many, items=[{"email": e, "phoneNumber": p} for e, p in items])
+    told += [item["payload"] for item in batch["identifyMany"]]
+
+    outcomes = [payload["outcome"] for payload in told]
+    assert outcomes == ["CREATED", "CREATED", "MERGED", "OBSERVED", "LINKED", "UNCHANGED", "CREATED"]
+    assert [event["seq"] for payload in told for event in payload["events"]] == ["1", "2", "3", "4", "5", "6"]
+    rows = (await database.check())["event"]
+    assert [(str(row["seq"]), row["outcome"]) for row in rows] == [
+        (event["seq"], payload["outcome"]) for payload in told for event in payload["events"]
+    ]
+    undone = await do(client, "undo", f"event: {told[2]['events'][0]['seq']}")
+    assert undone["event"]["summary"] == "ann: took event 3 back"
+
+
 async def test_identify_can_be_tried_first(client: httpx2.AsyncClient, database: Database) -> None:
     await identify(client, ("a@x.io", "111"), ("b@x.io", "222"))
     before = await database.dump()

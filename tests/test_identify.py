@@ -44,6 +44,42 @@ async def test_the_first_ids_are_one_two_three(service: IdentityService) -> None
     assert [contact and contact.id for contact in contacts] == [1, 2, 3]
 
 
+async def test_what_was_written_is_answered_with_its_number_in_the_log(
+    service: IdentityService, database: Database
+) -> None:
+    await service.identify(email="a@x.io", phone_number="111")
+    decisions = [
+        await service.identify(email="b@x.io", phone_number="222"),
+        await service.identify(email="a@x.io", phone_number="222"),
+        *map(
+            decided,
+            await service.identify_many(
+                [
+                    ("a@x.io", "222"),
+                    ("b@x.io", "111"),
+                    ("c@x.io", "333"),
+                    ("c@x.io", "444"),
+                    ("a@x.io", "333"),
+                    ("b@x.io", "333"),
+                    (None, "444"),
+                ]
+            ),
+        ),
+        *map(decided, await service.identify_many([("c@x.io", "111"), ("c@x.io", "222")])),
+    ]
+
+    assert " ".join(decision.outcome for decision in decisions) == (
+        "CREATED MERGED UNCHANGED OBSERVED CREATED LINKED MERGED OBSERVED UNCHANGED OBSERVED OBSERVED"
+    )
+    log = {row["seq"]: row for row in (await database.check())["event"]}
+    events = [decision.event for decision in decisions if decision.event]
+    assert [event.seq for event in events] == sorted(log)[1:], "each its own, in the order of the requests"
+    for event in events:
+        row = log[event.seq]
+        told = (event.email, event.phone_number, event.outcome, event.primary_id, event.contact_id)
+        assert told == tuple(row[name] for name in ("email", "phone_number", "outcome", "primary_id", "contact_id"))
+
+
 async def test_two_thousand_random_requests_equal_the_brute_force_model(
     service: IdentityService, database: Database
 ) -> None:

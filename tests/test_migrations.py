@@ -20,12 +20,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from identity_graphql.archive import Archive
 from identity_graphql.domain.identifiers import Normalisation
 from identity_graphql.errors import ConfigurationError
 from identity_graphql.service import IdentityService
 from identity_graphql.settings import Settings
 from identity_graphql.storage import Storage, migrations
 from identity_graphql.storage.tables import metadata
+from tests.clerk import Clerk
 from tests.databases import NAMES, Database, Databases
 
 T = TypeVar("T")
@@ -146,11 +148,6 @@ async def test_every_revision_goes_down_and_up_again_twice(storage: Storage) -> 
     await storage.migrate()
     revisions = list(ScriptDirectory.from_config(migrations.configuration()).walk_revisions())
 
-    def step(connection: sa.Connection, move: Callable[..., None], to: str) -> None:
-        configuration = migrations.configuration()
-        configuration.attributes["connection"] = connection
-        move(configuration, to)
-
     for _ in range(2):
         for move, steps in ((command.downgrade, "-1"), (command.upgrade, "+1")):
             for _ in revisions:
@@ -158,6 +155,85 @@ async def test_every_revision_goes_down_and_up_again_twice(storage: Storage) -> 
                     await connection.run_sync(step, move, steps)
             assert await tables_of(storage) - {"alembic_version"} == (TABLES if steps == "+1" else set())
         assert await differences(storage) == []
+
+
+def step(connection: sa.Connection, move: Callable[..., None], to: str) -> None:
+    configuration = migrations.configuration()
+    configuration.attributes["connection"] = connection
+    move(configuration, to)
+
+
+async def go_down(storage: Storage, to: str) -> None:
+    async with storage.migrating() as connection:
+        await connection.run_sync(step, command.downgrade, to)
+
+
+async def test_a_log_from_before_there_were_stewards_is_theirs_after_the_upgrade(
+    storage: Storage, fresh: Database
+) -> None:
+    await storage.migrate()
+    clerk = Clerk(storage)
+    await clerk.requests(("a@x.io", "111"), ("b@x.io", "222"), ("a@x.io", "222"), ("b@x.io", "111"), ("c@x.io", "111"))
+    before = await fresh.dump()
+    await go_down(storage, "0001")
+    assert await tables_of(storage) == {"contact", "identifier", "pair", "event", "alembic_version"}
+    assert len(await ask(storage, "SELECT * FROM event")) == 5
+
+    await storage.migrate()
+
+    assert await fresh.dump() == before
+    await fresh.check()
+    history = (await Archive(storage).book([1])).history_of_cluster(1)
+    assert [event.outcome for event in history] == ["CREATED", "CREATED", "MERGED", "OBSERVED", "LINKED"]
+    await clerk.split(3)
+    await clerk.undo(4)
+    assert await clerk.clusters() == [[1, 2], [3]]
+    await fresh.check()
+    await clerk.close()
+
+
+@pytest.mark.parametrize("verb", ["ban", "withheld"])
+async def test_what_stewards_decided_is_not_given_up_for_an_older_revision(
+    storage: Storage, fresh: Database, verb: str
+) -> None:
+    await storage.migrate()
+    clerk = Clerk(storage)
+    await clerk.requests(("a@x.io", "111"), ("b@x.io", "222"))
+    await clerk.ban(1, 2)
+    if verb == "withheld":
+        await clerk.requests(("a@x.io", "222"))
+        await ask_to(storage, "DELETE FROM event WHERE kind <> 'identify'")
+    before = await fresh.dump()
+
+    for target in ("0001", "base"):
+        with pytest.raises(ConfigurationError, match=r"first in event [34], .*migrate --reset") as refused:
+            await go_down(storage, target)
+        assert "backup" in str(refused.value)
+
+    assert await fresh.dump() == before
+    assert await storage.is_migrated()
+    assert await differences(storage) == []
+    await storage.migrate(reset=True)
+    for table in TABLES:
+        assert await ask(storage, f"SELECT * FROM {table}") == []
+    await clerk.close()
+
+
+async def test_alembics_command_says_why_it_does_not_go_down_and_still_prints_how(sqlite: Database) -> None:
+    storage = sqlite.open()
+    clerk = Clerk(storage)
+    await clerk.requests(("a@x.io", "111"), ("b@x.io", "222"))
+    await clerk.ban(1, 2)
+    await clerk.close()
+    await storage.close()
+
+    refused = program(sqlite.url, "-m", "alembic", "downgrade", "base")
+
+    assert refused.returncode != 0
+    assert "first in event 3, ban_link" in refused.stdout + refused.stderr
+    assert "Traceback" not in refused.stderr
+    printed = alembic("postgresql://nobody@nowhere/none", "downgrade", "0002:0001", "--sql")
+    assert "DROP TABLE ban;" in printed
 
 
 def test_the_history_is_one_line() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from identity_graphql.domain.contacts import Cluster, Contact, LinkPrecedence
 from identity_graphql.domain.events import Demotion, Outcome
 from identity_graphql.domain.identifiers import Normalisation
-from identity_graphql.domain.reconcile import TICK, Found, Request, reconcile
+from identity_graphql.domain.reconcile import TICK, Found, Numbers, Request, reconcile
 from tests.oracle import Oracle
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -180,7 +180,8 @@ def test_any_batch_gives_the_answers_of_the_brute_force_model(
 
     plan = reconcile([request(*one) for one in said], found())
 
-    numbers = {contact.id: n for n, contact in enumerate(plan.contacts, 1)}
+    ids = {contact.id: n for n, contact in enumerate(plan.contacts, 1)}
+    decisions = plan.renumbered(Numbers(ids, range(1, len(plan.events) + 1)))
     answers = [
         {
             "primaryContactId": d.cluster.primary.id,
@@ -189,6 +190,7 @@ def test_any_batch_gives_the_answers_of_the_brute_force_model(
             "secondaryContactIds": list(d.cluster.secondary_contact_ids),
             "outcome": d.outcome.value,
         }
-        for d in plan.renumbered(numbers)
+        for d in decisions
     ]
     assert answers == expected
+    assert [d.event.seq for d in decisions if d.event] == list(range(1, len(plan.events) + 1))

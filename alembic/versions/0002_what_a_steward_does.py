@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import op
+from alembic import context, op
 from sqlalchemy.dialects import mysql
 
+from identity_graphql.errors import ConfigurationError
 from identity_graphql.storage.tables import UtcDateTime
 
 revision = "0002"
@@ -74,8 +75,23 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    if not context.is_offline_mode() and not context.config.attributes.get("reset"):
+        refuse_to_forget(op.get_bind())
     for table in ("former_claim", "event_contact", "ban", "withheld_pair"):
         op.drop_table(table)
     op.drop_index(op.f("ix_event_primary_id"), "event")
     op.drop_column("contact", "undone_at")
     op.drop_column("contact", "erased_at")
+
+
+def refuse_to_forget(connection: sa.Connection) -> None:
+    """Bans that are lost are not missed until the links that they forbid are made again."""
+    found = connection.execute(
+        sa.text("SELECT seq, kind FROM event WHERE kind <> 'identify' OR outcome = 'WITHHELD' ORDER BY seq LIMIT 1")
+    ).one_or_none()
+    if found is not None:
+        raise ConfigurationError(
+            f"The log holds what stewards decided (first in event {found.seq}, {found.kind}), and revision 0001 has no "
+            "place for it: what they banned would be linked again. Stay at revision 0002, go back to a backup from "
+            "before the upgrade, or empty the database with `identity-graphql migrate --reset`."
+        )

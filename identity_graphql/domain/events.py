@@ -91,11 +91,12 @@ class Event(Struct, frozen=True):
         """Those of its request; none for a steward's verb."""
         return identifiers(self.email, self.phone_number)
 
-    def renumbered(self, ids: Mapping[int, int]) -> Self:
-        """The same event after the database gave out the real ids."""
+    def renumbered(self, ids: Mapping[int, int], seq: int = 0) -> Self:
+        """The same event after the database gave out the real ids, and perhaps its own number."""
         return replace(
             self,
             contact_id=self.contact_id and ids.get(self.contact_id, self.contact_id),
             primary_id=ids.get(self.primary_id, self.primary_id),
             demoted=tuple(replace(d, id=ids.get(d.id, d.id)) for d in self.demoted),
+            seq=seq,
         )

@@ -60,6 +60,15 @@ class Found(Struct, frozen=True):
     """contacts of these clusters that are banned from each other; looked up only where clusters are to be joined"""
 
 
+class Numbers(Struct, frozen=True):
+    """What the database gave out when a plan was written."""
+
+    ids: Mapping[int, int]
+    """of the new contacts, by their provisional ones"""
+    seqs: Sequence[int]
+    """of the events, in the order of their requests"""
+
+
 class Decision(Struct, frozen=True):
     """What one request came to: the cluster as it is after it, and what it changed there."""
 
@@ -72,14 +81,16 @@ class Decision(Struct, frozen=True):
     withheld: bool = False
     """a ban forbids the link: the cluster is the email's"""
 
-    def renumbered(self, ids: Mapping[int, int]) -> Self:
-        """The same decision after the database gave out the real ids."""
+    def renumbered(self, ids: Mapping[int, int], seq: int) -> Self:
+        """The same decision after the database gave out the real ids, and its event's number if it has an event."""
+        if not ids:
+            return self if self.event is None else replace(self, event=replace(self.event, seq=seq))
         return replace(
             self,
             cluster=self.cluster.renumbered(ids),
             contact=self.contact and self.contact.renumbered(ids),
             demoted=tuple(contact.renumbered(ids) for contact in self.demoted),
-            event=self.event and self.event.renumbered(ids),
+            event=self.event and self.event.renumbered(ids, seq),
         )
 
 
@@ -121,9 +132,12 @@ class Plan(Struct, frozen=True):
         """Whether a decision holds even if this plan is never written: it rests on what was found alone."""
         return decision.event is None and (decision.cluster.primary.id, decision.cluster.version) in self.seen
 
-    def renumbered(self, ids: Mapping[int, int]) -> tuple[Decision, ...]:
-        """The decisions after the database gave out the real ids."""
-        return tuple(decision.renumbered(ids) for decision in self.decisions) if ids else self.decisions
+    def renumbered(self, numbers: Numbers) -> tuple[Decision, ...]:
+        """The decisions after the database gave out the real ids, and the numbers of their events."""
+        seqs = iter(numbers.seqs)
+        return tuple(
+            decision.renumbered(numbers.ids, 0 if decision.event is None else next(seqs)) for decision in self.decisions
+        )
 
 
 def reconcile(batch: Sequence[Request], found: Found) -> Plan:

@@ -55,9 +55,7 @@ class IdentifierKind(Enum):
 
 @strawberry.type(description="One entry of the log: a request that taught something, or a steward's verb.")
 class Event:
-    seq: ID | None = strawberry.field(
-        description="Its number; `undo` and `asOfSeq` take it. Null where it is not known: for what `identify` answers."
-    )
+    seq: ID | None = strawberry.field(description="Its number; `undo` and `asOfSeq` take it. Null in a dry run.")
     at: datetime = strawberry.field(description="When it was settled; later for every next event of a cluster.")
     kind: EventKind = strawberry.field(description="What was done.")
     outcome: Outcome | None = strawberry.field(description="What a request came to; null for a steward's verb.")

@@ -56,7 +56,7 @@ class IdentifyPayload:
     contact: Contact | None = strawberry.field(description="The contact that this request created; else null.")
     demoted: list[Contact] = strawberry.field(description="The primaries that this request made secondaries.")
     warnings: list[Warning] = strawberry.field(description="What its sender should know.")
-    events: list[Event] = strawberry.field(description="What was written into the log, or would be.")
+    events: list[Event] = strawberry.field(description="What was written into the log, or in a dry run would be.")
 
     @classmethod
     def from_domain(cls, decision: Decision, *, dry_run: bool = False) -> IdentifyPayload:

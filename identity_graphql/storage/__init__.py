@@ -22,7 +22,7 @@ from identity_graphql.domain import history
 from identity_graphql.domain.contacts import Cluster, Contact
 from identity_graphql.domain.events import Event
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
-from identity_graphql.domain.reconcile import Found, Plan
+from identity_graphql.domain.reconcile import Found, Numbers, Plan
 from identity_graphql.domain.state import Bond, Pair, Withheld
 from identity_graphql.errors import Busy, Conflict, DatabaseAway
 from identity_graphql.storage import log, migrations, statements, stewardship
@@ -74,8 +74,8 @@ class Turn:
         async with self._storage.reading() as connection:
             return await _bans(connection, primary_ids)
 
-    async def apply(self, plan: Plan) -> Mapping[int, int]:
-        """Write a plan; the real ids of its new contacts by their provisional ones.
+    async def apply(self, plan: Plan) -> Numbers:
+        """Write a plan; the ids of its new contacts and the numbers of its events.
 
         Raises Conflict, with nothing written, if anything it was decided from is no longer so.
         """

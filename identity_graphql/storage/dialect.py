@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from identity_graphql.domain.reconcile import Plan
+from identity_graphql.domain.reconcile import Numbers, Plan
 from identity_graphql.storage.address import Address
 
 
@@ -71,7 +71,7 @@ class Dialect(Protocol):
     def judge(self, error: BaseException) -> Verdict:
         """Tell what an error of this database's driver means."""
 
-    async def write(self, connection: AsyncConnection, plan: Plan) -> Mapping[int, int]:
+    async def write(self, connection: AsyncConnection, plan: Plan) -> Numbers:
         """Write a plan in the transaction of this connection, in the order of `writes`, and answer as it does."""
 
     async def number(

@@ -42,6 +42,7 @@ def upgrade(connection: sa.Connection, *, reset: bool = False) -> None:
             )
         return
     if reset:
+        config.attributes["reset"] = True  # nothing is to be kept, so nothing is refused
         command.downgrade(config, "base")
     command.upgrade(config, "head")
 

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from identity_graphql.domain.reconcile import Plan
+from identity_graphql.domain.reconcile import Numbers, Plan
 from identity_graphql.errors import ConfigurationError
 from identity_graphql.storage.address import Address
 from identity_graphql.storage.dialect import Engines, Pool, Verdict
@@ -66,7 +66,7 @@ class MySQL:
             return Verdict.DUPLICATE
         return Verdict.AWAY if code in AWAY else Verdict.UNEXPECTED
 
-    async def write(self, connection: AsyncConnection, plan: Plan) -> Mapping[int, int]:
+    async def write(self, connection: AsyncConnection, plan: Plan) -> Numbers:
         return await write(connection, plan, number=self.number, judge=self.judge)
 
     async def number(

@@ -13,7 +13,7 @@ from msgspec.structs import asdict
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from identity_graphql.domain.contacts import PROVISIONAL
-from identity_graphql.domain.reconcile import Plan
+from identity_graphql.domain.reconcile import Numbers, Plan
 from identity_graphql.storage import tables
 from identity_graphql.storage.address import Address
 from identity_graphql.storage.dialect import Engines, Pool, Verdict
@@ -61,7 +61,7 @@ class PostgreSQL:
             return Verdict.AWAY
         return Verdict.UNEXPECTED
 
-    async def write(self, connection: AsyncConnection, plan: Plan) -> Mapping[int, int]:
+    async def write(self, connection: AsyncConnection, plan: Plan) -> Numbers:
         """All of it in one statement: the round trips between seven cost more than their work (decision 0011).
 
         It stands or falls as a whole, so it needs no transaction around it.
@@ -75,8 +75,8 @@ class PostgreSQL:
             numbers = (await connection.execute(_DRAW, {"count": len(plan.contacts)})).scalars()
             drawn = {contact.id: number for contact, number in zip(plan.contacts, sorted(numbers), strict=True)}
         with claiming(self.judge):
-            ids = (await connection.execute(_WRITE, _parameters(plan, drawn))).scalar_one()
-        return {contact.id: id for contact, id in zip(plan.contacts, ids, strict=True)}
+            ids, seqs = (await connection.execute(_WRITE, _parameters(plan, drawn))).one()
+        return Numbers({contact.id: id for contact, id in zip(plan.contacts, ids, strict=True)}, seqs)
 
     async def number(
         self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
@@ -199,7 +199,7 @@ WITH swap AS (
   DELETE FROM withheld_pair USING logged
   WHERE withheld_pair.email = logged.email AND withheld_pair.phone_number = logged.phone_number AND NOT logged.withheld
 )
-SELECT ARRAY(SELECT id FROM created ORDER BY provisional) FROM judged
+SELECT ARRAY(SELECT id FROM created ORDER BY provisional), ARRAY(SELECT seq FROM logged ORDER BY seq) FROM judged
 """)
 
 _WRITERS = sa.text(

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_graphql.domain.contacts import PROVISIONAL, Contact
 from identity_graphql.domain.events import Event, Outcome
-from identity_graphql.domain.reconcile import Plan, Swap
+from identity_graphql.domain.reconcile import Numbers, Plan, Swap
 from identity_graphql.errors import Conflict
 from identity_graphql.storage import statements, tables
 from identity_graphql.storage.dialect import Verdict
@@ -23,8 +23,8 @@ Judge = Callable[[BaseException], Verdict]
 Number = Callable[[AsyncConnection, sa.Table, Sequence[Mapping[str, Any]]], Awaitable[list[int]]]
 
 
-async def write(connection: AsyncConnection, plan: Plan, *, number: Number, judge: Judge) -> Mapping[int, int]:
-    """Write a plan in the transaction of this connection; the real ids of its new contacts by their provisional ones.
+async def write(connection: AsyncConnection, plan: Plan, *, number: Number, judge: Judge) -> Numbers:
+    """Write a plan in the transaction of this connection; the ids and numbers that were given out.
 
     Every writer writes in this order, so that no two can wait for each other. Raises Conflict, and then the
     transaction must be rolled back, if anything the plan was decided from is no longer so. ``number`` inserts rows
@@ -57,7 +57,7 @@ async def write(connection: AsyncConnection, plan: Plan, *, number: Number, judg
     for email, phone_number, _ in pairs:
         if (email, phone_number) in plan.withheld:
             await connection.execute(statements.BELIEVE, {"of_email": email, "of_phone_number": phone_number})
-    return ids
+    return Numbers(ids, seqs)
 
 
 def claims(plan: Plan) -> list[tuple[str, str, int]]:
