@@ -183,7 +183,7 @@ async def test_a_log_from_before_there_were_stewards_is_theirs_after_the_upgrade
 
     assert await fresh.dump() == before
     await fresh.check()
-    history = (await Archive(storage).book([1])).history_of_cluster(1)
+    history = (await Archive(storage).book([1])).histories.clusters[1]
     assert [event.outcome for event in history] == ["CREATED", "CREATED", "MERGED", "OBSERVED", "LINKED"]
     await clerk.split(3)
     await clerk.undo(4)
