@@ -162,6 +162,17 @@ async def test_an_event_of_a_pair_that_was_erased_is_undone_but_not_banned(clerk
     assert await clerk.clusters() == [[1]]
 
 
+async def test_an_erased_contact_claims_nothing_though_the_split_that_took_its_email_is_undone(clerk: Clerk) -> None:
+    await clerk.requests((EMAIL, "111111"), (EMAIL, "222222"))
+    split = await clerk.split(2, identifiers=[email(EMAIL)])
+    await clerk.erase_cluster(1)
+
+    await clerk.undo(split.event.seq)
+
+    assert await clerk.clusters() == [[2]]
+    assert await clerk.identifiers() == [{EMAIL, "222222"}]
+
+
 # -- SQLite's files
 
 

@@ -392,6 +392,35 @@ async def test_a_restored_contact_goes_where_no_ban_forbids_it(clerk: Clerk) -> 
     assert await clerk.clusters() == [[1, 3], [2]], "the email's comes first"
 
 
+async def test_a_claim_may_pass_to_another_cluster_and_its_contact_stands_by_himself_then(clerk: Clerk) -> None:
+    """He went with those who have his email, as long as another one had his number."""
+    await clerk.requests((None, "333"), (A, "333"))
+    await clerk.delete(2)
+    await clerk.requests((A, "444"))
+    await clerk.ban(1, 3)
+    await clerk.restore(2)
+    assert await clerk.clusters() == [[1], [2, 3]]
+
+    await clerk.delete(1)
+
+    assert await clerk.clusters() == [[2], [3]]
+    assert await clerk.identifiers() == [{"333"}, {A, "444"}]
+
+
+async def test_a_claim_passes_to_whoever_carries_the_value_though_they_never_shared_a_cluster(clerk: Clerk) -> None:
+    await clerk.requests((A, "111"), (A, "222"))
+    await clerk.split(2)
+    await clerk.delete(2)
+    await clerk.delete(1)
+    await clerk.requests((A, "333"))
+    await clerk.restore(2)
+    assert await clerk.identifiers() == [{"222"}, {A, "333"}]
+
+    await clerk.delete(3)
+
+    assert await clerk.identifiers() == [{A, "222"}]
+
+
 # -- bans and splits (Q11, Q13, Q17)
 
 
