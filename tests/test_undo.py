@@ -299,7 +299,7 @@ async def test_what_was_deleted_and_is_then_undone_cannot_be_restored(clerk: Cle
 async def test_a_verb_comes_through_where_a_contact_of_an_earlier_verb_was_merged_away_since(clerk: Clerk) -> None:
     """The event of that merge is of the other cluster alone."""
     await clerk.requests((A, "111"), (B, "222"), (B, "333"))
-    await clerk.split(3)
+    await clerk.split(2)
 
     await clerk.requests((A, "333"))
     await clerk.undo(4)
