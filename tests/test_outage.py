@@ -91,6 +91,37 @@ async def test_a_hung_database_is_503_within_the_request_timeout(database: Datab
     await database.check()
 
 
+READS_AND_VERBS = {
+    "history": "{ cluster(id: 1) { history { edges { node { seq } } } } }",
+    "asOf": '{ cluster(id: 1, asOf: "2026-01-01T00:00:00Z") { id } }',
+    "asOfSeq": "{ cluster(id: 1, asOfSeq: 1) { id } }",
+    "explain": "{ explain(from: {contactId: 1}, to: {contactId: 1}) { connected } }",
+    "withheld": "{ withheld { edges { node { event } } } }",
+    "a verb": 'mutation { deleteContact(id: 1, actor: "ann", reason: "r", expectedVersion: 1) { dryRun } }',
+    "a dry run": 'mutation { identify(email: "before@x.io", dryRun: true) { outcome } }',
+}
+
+
+async def test_a_hung_database_is_busy_for_stewards_too(database: Database) -> None:
+    assert database.server is not None
+    async with serving(database.url, request_timeout=0.4) as client:
+        assert (await identify(client, "before@x.io")).status_code == 200
+
+        database.server.freeze()
+        try:
+            for name, query in READS_AND_VERBS.items():
+                started = time.perf_counter()
+                answer = (await client.post("/graphql", json={"query": query})).json()
+                assert time.perf_counter() - started < 1.2, name
+                assert [error["extensions"]["code"] for error in answer["errors"]] == ["BUSY"], name
+        finally:
+            database.server.thaw()
+
+        assert (await recovered(client, "after@x.io")).status_code == 200
+    rows = await database.check()
+    assert {row["kind"] for row in rows["event"]} == {"identify"}
+
+
 async def test_an_outage_in_the_middle_of_traffic_loses_nothing_that_was_acknowledged(database: Database) -> None:
     assert database.server is not None
     acknowledged: list[str] = []
