@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from functools import cache
 
 import pytest
 
 from identity_graphql import observability
 from identity_graphql.domain.identifiers import Normalisation
+from identity_graphql.graphql.schema import build_schema
 from identity_graphql.service import IdentityService
 from identity_graphql.settings import Settings
 from identity_graphql.storage import Storage
+from identity_graphql.storage import sqlite as embedded
 from tests.databases import NAMES, Database, Databases, opened
 
 # The tests say what they need; what is set around them does not matter.
@@ -26,7 +29,12 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
-    yield from opened(tmp_path_factory.mktemp("databases"))
+    with pytest.MonkeyPatch.context() as patch:
+        # As on the servers: no test is about an outage of the machine, and to be safe from one takes 5 ms a commit.
+        pragmas = ["synchronous=OFF" if p.startswith("synchronous=") else p for p in embedded.PRAGMAS]
+        patch.setattr(embedded, "PRAGMAS", pragmas)
+        patch.setattr("identity_graphql.app.build_schema", cache(build_schema))  # one for all servers
+        yield from opened(tmp_path_factory.mktemp("databases"))
 
 
 @pytest.fixture(params=NAMES)

@@ -39,18 +39,26 @@ async def serving(url: str, **settings: Any) -> AsyncIterator[httpx2.AsyncClient
         lifespan="on",
         timeout_keep_alive=75,
     )
+    # Its steps by hand: `serve` looks every 0.1 seconds whether it should end, and then waits 0.1 seconds more.
+    config.load()
     server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    assert server.started, "the server did not start"
+    await server.on_tick(0)
     try:
-        while not server.started:
-            assert not task.done(), "the server did not start"
-            await asyncio.sleep(0.005)
         port = server.servers[0].sockets[0].getsockname()[1]
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30, verify=False) as client:
             yield client
     finally:
-        server.should_exit = True
-        await task
+        for listener in server.servers:
+            listener.close()
+        state = server.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        while state.connections or state.tasks:
+            await asyncio.sleep(0.001)
+        await server.lifespan.shutdown()
 
 
 @asynccontextmanager
