@@ -55,7 +55,7 @@ async def processes(database: Database, level: str) -> AsyncIterator[Racers]:
     """Two server processes, through HTTP. What reaches one of them together may share a batch there."""
     limits = httpx2.Limits(max_connections=40, max_keepalive_connections=40)
     async with AsyncExitStack() as stack:
-        starting = [process(database.url, ISOLATION_LEVEL=level) for _ in range(PROCESSES)]
+        starting = [process(database.url, ISOLATION_LEVEL=level, WORKERS="1") for _ in range(PROCESSES)]
         addresses = await asyncio.gather(*map(stack.enter_async_context, starting))
         clients = [
             await stack.enter_async_context(httpx2.AsyncClient(base_url=address, limits=limits, timeout=30))
