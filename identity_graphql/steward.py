@@ -10,7 +10,7 @@ from typing import TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from identity_graphql.domain import erasure, undo, verbs
+from identity_graphql.domain import erasure, history, undo, verbs
 from identity_graphql.domain.changes import Changes, touched
 from identity_graphql.domain.contacts import PROVISIONAL, Cluster
 from identity_graphql.domain.erasure import ERASED, Tokens, is_token
@@ -165,13 +165,15 @@ class Steward:
         return await self._do([contact_id], order, lambda state, events: case, by_value=True)
 
     async def erase_cluster(self, contact_id: int, order: Order) -> Deed:
-        """Erase all that is known of a customer, the log included. It cannot be undone."""
+        """Erase all that is known of a customer, what was deleted of it and the log included. It cannot be undone."""
 
-        def wanted(state: State) -> tuple[int, set[Identifier], tuple[int, ...]]:
+        def wanted(state: State, events: Sequence[Event]) -> tuple[int, set[Identifier], tuple[int, ...]]:
             _expected(state, order, contact_id)
             primary_id = verbs.live(state, contact_id)
-            members = state.members[primary_id]
+            members = state.members[primary_id] | history.departed(events, state.members[primary_id])
             claimed = {identifier for identifier, claimant in state.claims.items() if claimant in members}
+            carried = {i for member in members for i in state.carried(state.contacts[member])}
+            claimed |= {i for i in carried if i not in state.claims}
             # What is said of them alone, though nobody claims it: it waits for a ban to be lifted.
             waiting = {end for pair in state.withheld for end in ends(pair) if not claimed.isdisjoint(ends(pair))}
             return contact_id, claimed | {i for i in waiting if i not in state.claims}, tuple(sorted(members))
@@ -186,7 +188,7 @@ class Steward:
         if not contacts:
             raise NotFound("Nobody has this identifier, and nobody ever had.")
 
-        def wanted(state: State) -> tuple[int, set[Identifier], tuple[int, ...]]:
+        def wanted(state: State, events: Sequence[Event]) -> tuple[int, set[Identifier], tuple[int, ...]]:
             return state.claims.get(identifier, contacts[0]), {identifier}, ()
 
         return await self._erase(contacts, wanted, order)
@@ -219,7 +221,7 @@ class Steward:
     async def _erase(
         self,
         contact_ids: Sequence[int],
-        wanted: Callable[[State], tuple[int, set[Identifier], tuple[int, ...]]],
+        wanted: Callable[[State, Sequence[Event]], tuple[int, set[Identifier], tuple[int, ...]]],
         order: Order,
     ) -> Deed:
         _check(order)
@@ -228,13 +230,13 @@ class Steward:
         async def attempt() -> Deed:
             # Who names the values is looked for before the locks, and again behind them among what came since.
             async with self._storage.desk(contact_ids, by_value=True) as desk:
-                _, values, _ = wanted(_known(desk, contact_ids))
+                _, values, _ = wanted(_known(desk, contact_ids), desk.events)
                 seqs, newest = await desk.naming(values, after=0)
                 naming = await desk.events_of(seqs)
             everybody = {*contact_ids, *(event.primary_id for event in naming)}
             async with self._storage.desk(everybody, by_value=True, write=not order.dry_run) as desk:
                 plain = _known(desk, contact_ids)
-                subject, again, whole = wanted(plain)
+                subject, again, whole = wanted(plain, desk.events)
                 if again != values:
                     raise Conflict("the cluster has other identifiers by now")
                 since, _ = await desk.naming(values, after=newest)

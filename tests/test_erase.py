@@ -16,7 +16,7 @@ import structlog
 
 from identity_graphql import observability
 from identity_graphql.domain.replay import replay
-from identity_graphql.errors import Gone, InvalidInput
+from identity_graphql.errors import Gone, InvalidInput, NotFound
 from identity_graphql.storage import Storage
 from tests.clerk import Clerk, email, phone_number
 from tests.databases import TABLES, Database, Databases, check, tables_of
@@ -93,6 +93,23 @@ async def test_an_erased_customer_is_nowhere_in_the_database(clerk: Clerk, datab
         assert gone.value.at == deed.event.at
 
 
+async def test_what_was_deleted_of_a_customer_is_erased_with_him(
+    clerk: Clerk, database: Database, tmp_path: Path
+) -> None:
+    await clerk.requests(
+        ("first@x.io", "111111"), (EMAIL, "111111"), ("third@x.io", "111111"), ("other@x.io", "999999")
+    )
+    await clerk.delete(2)
+    await clerk.delete(1)
+    await clerk.delete(4)
+
+    await clerk.erase_cluster(3)
+
+    found = await everything(database, tmp_path)
+    assert not any(value in found for value in (EMAIL, "first@x.io", "third@x.io", "111111"))
+    assert "other@x.io" in found, "another customer's"
+
+
 async def test_who_comes_again_after_an_erasure_is_a_new_customer_with_a_new_id(clerk: Clerk) -> None:
     await clerk.requests((EMAIL, NUMBER))
     await clerk.erase_cluster(1)
@@ -147,7 +164,7 @@ async def test_a_value_that_only_the_log_knows_can_be_erased(clerk: Clerk, datab
     await clerk.erase(phone_number(NUMBER))
 
     assert NUMBER not in await everything(database, tmp_path)
-    with pytest.raises(InvalidInput, match="Nobody has this identifier"):
+    with pytest.raises(NotFound, match="Nobody has this identifier"):
         await clerk.erase(phone_number(NUMBER))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from identity_graphql.domain.contacts import Contact
 from identity_graphql.domain.replay import replay
-from identity_graphql.errors import Busy, IdentityError, InvalidInput, Refused
+from identity_graphql.errors import Busy, IdentityError, NotFound, Refused
 from identity_graphql.steward import Deed, Order, Steward
 from tests.clerk import Clerk, email, phone_number
 from tests.databases import Database, check, tables_of
@@ -133,7 +133,7 @@ async def test_of_two_stewards_with_the_same_order_one_wins(clerks: list[Clerk],
     lost = [result for result in results if not isinstance(result, Deed)]
     assert len(won) == 1, results
     # Who is late for an identifier that is erased by then finds that nobody has it.
-    assert isinstance(lost[0], (Refused, InvalidInput) if verb == "erase an identifier" else Refused), lost
+    assert isinstance(lost[0], (Refused, NotFound) if verb == "erase an identifier" else Refused), lost
     again = await asyncio.gather(ask(second.steward, order), return_exceptions=True)
-    assert isinstance(again[0], (Refused, InvalidInput) if verb == "erase an identifier" else Refused), again
+    assert isinstance(again[0], (Refused, NotFound) if verb == "erase an identifier" else Refused), again
     assert not isinstance(again[0], Busy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -83,6 +83,23 @@ def histories(events: Sequence[Event], end: State) -> Histories:
         for contact_id in moved:
             contacts[contact_id].append(event)
     return Histories(clusters, contacts)
+
+
+def departed(events: Sequence[Event], contact_ids: Collection[int]) -> set[int]:
+    """The contacts that are no longer, and that went from the side of these, or of others who did."""
+    state = State()
+    left: dict[int, set[int]] = {}
+    for event in events:
+        about = named(event) if event.kind is not EventKind.IDENTIFY else frozenset()
+        before = {i: state.members[state.primary_of(i)] - {i} for i in about if state.is_live(i)}
+        step(state, event)
+        left.update((i, mates) for i, mates in before.items() if not state.is_live(i))
+    gone = {i for i in left if not state.is_live(i)}
+    mine, found = set(contact_ids), set[int]()
+    while fresh := {i for i in gone - found if not left[i].isdisjoint(mine)}:
+        found |= fresh
+        mine |= fresh
+    return found
 
 
 def words(event: Event) -> str:

@@ -256,7 +256,7 @@ class Erase(_Verb, frozen=True, tag="erase"):
                 contact,
                 email=values.get(IdentifierKind.EMAIL),
                 phone_number=values.get(IdentifierKind.PHONE_NUMBER),
-                erased_at=at,
+                erased_at=contact.erased_at if kept else at,
             )
             if not kept and contact.deleted_at is None:
                 after = replace(after, deleted_at=at, updated_at=at)
