@@ -247,13 +247,16 @@ async def migrate(database: Database) -> None:
 
 async def empty(database: Database) -> None:
     """Empty every table in place; ids begin at 1 again."""
-    names = [table.name for table in TABLES]
+    # A TRUNCATE makes new files, so only where ids are to begin again.
+    numbered = ("contact", "event")
+    deleted = [f"DELETE FROM {table.name}" for table in TABLES if table.name not in numbered]
     statements = {
-        "postgresql": [f"TRUNCATE {', '.join(names)} RESTART IDENTITY"],
-        "mariadb": ["SET FOREIGN_KEY_CHECKS = 0", *[f"TRUNCATE {name}" for name in names]],
+        "postgresql": [*deleted, f"TRUNCATE {', '.join(numbered)} RESTART IDENTITY"],
+        "mariadb": [*deleted, "SET FOREIGN_KEY_CHECKS = 0", *[f"TRUNCATE {name}" for name in numbered]],
         "sqlite": [
             "PRAGMA defer_foreign_keys = ON",
-            *[f"DELETE FROM {name}" for name in (*names, "sqlite_sequence")],
+            *deleted,
+            *[f"DELETE FROM {name}" for name in (*numbered, "sqlite_sequence")],
         ],
     }
     storage = database.open(size=1)

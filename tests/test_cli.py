@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -323,6 +325,10 @@ async def test_a_database_that_cannot_be_used_is_told_in_a_line_without_the_pass
         await prepare(settings_for(url))
     assert "hush" not in str(told.value)
     assert "\n" not in str(told.value)
+    # aiosqlite ends its thread with a call into the loop, which would be closed by then.
+    for thread in threading.enumerate():
+        if "_connection_worker_thread" in thread.name:
+            await asyncio.to_thread(thread.join, 1)
 
 
 @pytest.mark.parametrize("name", ["postgresql", "mariadb"])
