@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from identity_graphql.domain.contacts import Cluster, Contact, LinkPrecedence
 from identity_graphql.domain.events import Demotion, Outcome
@@ -194,3 +195,14 @@ def test_any_batch_gives_the_answers_of_the_brute_force_model(
     ]
     assert answers == expected
     assert [d.event.seq for d in decisions if d.event] == list(range(1, len(plan.events) + 1))
+
+
+def test_what_a_ban_withholds_rests_on_both_clusters() -> None:
+    other = Cluster((primary(7, "other@x.io", "777"),))
+    known = replace(found(GEORGE, other), any_ban=True, bans=frozenset({(1, 7)}))
+
+    plan = reconcile([request("george@hillvalley.edu", "777")], known)
+
+    (decision,) = plan.decisions
+    assert (decision.outcome, decision.withheld, decision.cluster.primary.id) == (Outcome.WITHHELD, True, 1)
+    assert [(swap.primary_id, swap.version - swap.seen) for swap in plan.swaps] == [(1, 1), (7, 0)]

@@ -95,7 +95,10 @@ class Decision(Struct, frozen=True):
 
 
 class Swap(Struct, frozen=True):
-    """The compare-and-swap of one cluster: it must still have the version that was seen."""
+    """The compare-and-swap of one cluster: it must still have the version that was seen.
+
+    The version stays as it is where the cluster only had a say: it holds the other end of what a ban withholds.
+    """
 
     primary_id: int
     seen: int
@@ -161,6 +164,7 @@ class _World:
         self.merged: dict[int, int] = {}  # demoted primary -> the primary that took it over
         self.pairs = set(found.pairs)
         self.withheld = dict(found.withheld)
+        self.relied: set[int] = set()  # clusters that decided, though nothing of theirs changes
         self.created = 0
         for cluster in found.clusters:
             for contact in cluster.contacts:
@@ -176,6 +180,8 @@ class _World:
             barred = barred or self._banned(touched[0], touched[1])
         outcome = judge(homes, seen=pair is None or pair in self.pairs, withheld=withheld, barred=barred)
         if barred:
+            if outcome is Outcome.WITHHELD:
+                self.relied.update(cluster.primary.id for cluster in touched)
             touched = [self.clusters[homes[0]]] if homes[0] is not None else []
         if outcome is Outcome.UNCHANGED:
             return Decision(request, outcome, touched[0], withheld=barred)
@@ -235,7 +241,7 @@ class _World:
         swaps = [
             Swap(new.id, old.version, new.version, new.changed_at)
             for old, new in changed
-            if new.version != old.version and new.changed_at is not None
+            if (new.version != old.version or new.id in self.relied) and new.changed_at is not None
         ]
         return Plan(
             decisions=decisions,
