@@ -10,7 +10,7 @@ from benchmarks.figures import Figures, medians
 from benchmarks.report import Progress, Table
 from benchmarks.speed import CALLERS, Options, labels
 from benchmarks.workload import KINDS
-from tests.serving import process
+from tests.support.serving import process
 
 BACKENDS = ("postgresql", "mariadb", "sqlite")
 CONNECTIONS = 64

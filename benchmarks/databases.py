@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from benchmarks import limit, workload
 from benchmarks.report import Progress
 from identity_graphql.domain.identifiers import Normalisation
-from identity_graphql.service import IdentityService
-from tests.databases import Database, migrate
-from tests.servers import Server, mariadb, postgresql
+from identity_graphql.services.identify import IdentityService
+from tests.support.databases import Database, migrate
+from tests.support.servers import Server, mariadb, postgresql
 
 STARTERS = {"postgresql": postgresql, "mariadb": mariadb}
 

@@ -17,16 +17,16 @@ from benchmarks.databases import Databases
 from benchmarks.report import Progress, Table
 from benchmarks.speed import Options
 from benchmarks.workload import email, phone
-from identity_graphql.archive import Archive
+from identity_graphql.api.graphql.context import Context
+from identity_graphql.api.graphql.operations import Operations
+from identity_graphql.api.graphql.schema import build_schema
 from identity_graphql.domain.identifiers import Normalisation
-from identity_graphql.graphql.context import Context
-from identity_graphql.graphql.operations import Operations
-from identity_graphql.graphql.schema import build_schema
-from identity_graphql.service import IdentityService
-from identity_graphql.steward import Steward
+from identity_graphql.services.history import HistoryService
+from identity_graphql.services.identify import IdentityService
+from identity_graphql.services.stewardship import StewardService
 from identity_graphql.storage import Storage
 from identity_graphql.storage.address import Address
-from tests.serving import process
+from tests.support.serving import process
 
 CALLERS = 64
 SECONDS = 2.0
@@ -50,7 +50,7 @@ async def edges(databases: Databases, options: Options, progress: Progress) -> T
         async with databases.known("postgresql", options.customers) as url:
             storage = Storage.open(Address.parse(url))
             service, operations = IdentityService(storage, Normalisation()), Operations(build_schema())
-            steward, archive = Steward(storage, Normalisation()), Archive(storage)
+            steward, archive = StewardService(storage, Normalisation()), HistoryService(storage)
 
             async def direct(j: int) -> None:
                 await service.identify(email=email(j), phone_number=phone(j))

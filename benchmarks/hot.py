@@ -15,7 +15,7 @@ from benchmarks.figures import Figures, figures, medians
 from benchmarks.report import Progress, Table
 from benchmarks.speed import Options, labels
 from benchmarks.workload import Item, requests
-from tests.serving import process
+from tests.support.serving import process
 
 CONNECTIONS = 64
 PROCESSES = 4

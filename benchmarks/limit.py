@@ -12,7 +12,7 @@ import asyncpg  # type: ignore[import-untyped]
 
 from benchmarks.figures import Figures, figures
 from benchmarks.workload import MIX
-from tests.servers import Server, bundled_postgresql
+from tests.support.servers import Server, bundled_postgresql
 
 HERE = Path(__file__).parent
 CLIENTS = 16

@@ -12,7 +12,7 @@ from benchmarks import load
 from benchmarks.databases import Databases
 from benchmarks.report import Progress, Table
 from benchmarks.speed import Options, labels
-from tests.serving import process
+from tests.support.serving import process
 
 CONNECTIONS = 64
 LARGE = 10_000

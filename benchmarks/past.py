@@ -14,11 +14,11 @@ from benchmarks.databases import Databases
 from benchmarks.report import Progress, Table
 from benchmarks.speed import Options
 from identity_graphql.domain.identifiers import Normalisation
-from identity_graphql.service import LARGEST_BATCH, IdentityService
-from identity_graphql.steward import Order, Steward
+from identity_graphql.services.identify import LARGEST_BATCH, IdentityService
+from identity_graphql.services.stewardship import Command, StewardService
 from identity_graphql.storage import Storage
 from identity_graphql.storage.address import Address
-from tests.serving import process
+from tests.support.serving import process
 
 CHAINS = (100, 1_000, 10_000)
 TIMES = 9
@@ -30,7 +30,7 @@ QUERIES = {
     "evidence": "query ($a: String) { cluster(email: $a) { evidence { edges { source target } } } }",
 }
 MADE = "query ($id: ID!) { contact(id: $id) { history { edges { node { seq at } } } } }"
-ORDER = Order("ann", "measured", dry_run=True)
+ORDER = Command("ann", "measured", dry_run=True)
 
 
 async def past(databases: Databases, options: Options, progress: Progress) -> Table:
@@ -38,7 +38,10 @@ async def past(databases: Databases, options: Options, progress: Progress) -> Ta
     rows = []
     async with databases.known("postgresql", 1_000) as url:
         storage = Storage.open(Address.parse(url))
-        service, steward = IdentityService(storage, Normalisation()), Steward(storage, Normalisation(), timeout=60)
+        service, steward = (
+            IdentityService(storage, Normalisation()),
+            StewardService(storage, Normalisation(), timeout=60),
+        )
         async with process(url) as address, httpx2.AsyncClient(base_url=address, timeout=60) as client:
             with progress.task("The past", len(CHAINS)) as advance:
                 for length in CHAINS:
@@ -58,7 +61,9 @@ async def past(databases: Databases, options: Options, progress: Progress) -> Ta
     )
 
 
-async def _measured(client: httpx2.AsyncClient, steward: Steward, service: IdentityService, length: int) -> list[float]:
+async def _measured(
+    client: httpx2.AsyncClient, steward: StewardService, service: IdentityService, length: int
+) -> list[float]:
     """Milliseconds of every query and verb on a chain of this length."""
     contacts = await _grow(service, length)
     middle = contacts[length // 2]

@@ -13,7 +13,7 @@ from benchmarks.figures import figures
 from benchmarks.workload import requests
 from identity_graphql.domain.identifiers import Normalisation
 from identity_graphql.errors import IdentityError
-from identity_graphql.service import IdentityService
+from identity_graphql.services.identify import IdentityService
 from identity_graphql.storage import Storage
 from identity_graphql.storage.address import Address
 

@@ -13,10 +13,10 @@ from benchmarks.figures import Figures, medians
 from benchmarks.report import Progress, Table
 from benchmarks.speed import Options, labels
 from identity_graphql.domain.identifiers import Normalisation
-from identity_graphql.service import LARGEST_BATCH, IdentityService
+from identity_graphql.services.identify import LARGEST_BATCH, IdentityService
 from identity_graphql.storage import Storage
 from identity_graphql.storage.address import Address
-from tests.serving import process
+from tests.support.serving import process
 
 CONTACTS = (10_000, 100_000, 1_000_000)
 CLUSTERS = (10, 100, 1_000, 10_000)

@@ -12,7 +12,7 @@ from benchmarks.databases import Databases
 from benchmarks.figures import Figures, medians
 from benchmarks.report import Progress, Table
 from benchmarks.workload import KINDS
-from tests.serving import process
+from tests.support.serving import process
 
 CONNECTIONS = (1, 16, 64)
 CALLERS = 64

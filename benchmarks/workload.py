@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator
 
 from identity_graphql.errors import IdentityError
-from identity_graphql.service import LARGEST_BATCH, IdentityService
+from identity_graphql.services.identify import LARGEST_BATCH, IdentityService
 
 KINDS = ("repeat", "new", "link", "mix")
 MIX = {"repeat": 70, "new": 15, "link": 13, "merge": 2}

@@ -17,21 +17,22 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
-from identity_graphql import pages, rest, verification
-from identity_graphql.archive import Archive
+from identity_graphql.api import pages, rest
+from identity_graphql.api.graphql.context import Context
+from identity_graphql.api.graphql.schema import build_schema
+from identity_graphql.api.graphql.view import GraphQLEndpoint
 from identity_graphql.domain.identifiers import Normalisation
 from identity_graphql.errors import ConfigurationError
-from identity_graphql.graphql.context import Context
-from identity_graphql.graphql.schema import build_schema
-from identity_graphql.graphql.view import GraphQLEndpoint
 from identity_graphql.observability import RequestId, configure, log
-from identity_graphql.service import IdentityService
+from identity_graphql.services import verification
+from identity_graphql.services.history import HistoryService
+from identity_graphql.services.identify import IdentityService
+from identity_graphql.services.stewardship import StewardService
+from identity_graphql.services.verification import Progress, Report, Tell
 from identity_graphql.settings import Settings
-from identity_graphql.steward import Steward
 from identity_graphql.storage import Storage, migrations
 from identity_graphql.storage.address import Address, Backend
 from identity_graphql.storage.dialect import DEFAULT_WAIT, Pool
-from identity_graphql.verification import Progress, Report, Tell
 
 
 def address_of(settings: Settings) -> Address:
@@ -110,8 +111,8 @@ def create_app(settings: Settings) -> Starlette:
     storage = open_storage(settings)
     service = _service(settings, storage)
     normalisation = Normalisation(settings.default_region)
-    steward = Steward(storage, normalisation, timeout=settings.request_timeout)
-    archive = Archive(storage, timeout=settings.request_timeout)
+    steward = StewardService(storage, normalisation, timeout=settings.request_timeout)
+    archive = HistoryService(storage, timeout=settings.request_timeout)
     contract = rest.CONTRACTS[settings.rest_contract.value]
 
     @asynccontextmanager

@@ -7,13 +7,13 @@ from functools import cache
 import pytest
 
 from identity_graphql import observability
+from identity_graphql.api.graphql.schema import build_schema
 from identity_graphql.domain.identifiers import Normalisation
-from identity_graphql.graphql.schema import build_schema
-from identity_graphql.service import IdentityService
+from identity_graphql.services.identify import IdentityService
 from identity_graphql.settings import Settings
 from identity_graphql.storage import Storage
 from identity_graphql.storage import sqlite as embedded
-from tests.databases import NAMES, Database, Databases, opened
+from tests.support.databases import NAMES, Database, Databases, opened
 
 # The tests say what they need; what is set around them does not matter.
 for name in Settings.model_fields:

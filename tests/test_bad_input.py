@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.databases import Database, Databases
-from tests.serving import JSON, serving
+from tests.support.databases import Database, Databases
+from tests.support.serving import JSON, serving
 
 TEN_MEGABYTES = 10_000_000
 

@@ -13,9 +13,9 @@ import pytest
 from benchmarks import hot, limit, load, report, workload
 from benchmarks.figures import Figures, figures, medians
 from identity_graphql.domain.identifiers import Normalisation
-from identity_graphql.service import IdentityService
-from tests.databases import Database, Databases, migrate
-from tests.serving import process
+from identity_graphql.services.identify import IdentityService
+from tests.support.databases import Database, Databases, migrate
+from tests.support.serving import process
 
 CUSTOMERS = 30
 

@@ -9,9 +9,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.databases import Database
-from tests.oracle import Oracle, random_requests
-from tests.serving import serving
+from tests.models.oracle import Oracle, random_requests
+from tests.support.databases import Database
+from tests.support.serving import serving
 
 Said = tuple[str | None, str | int | None]
 Answer = tuple[int, list[str], list[str], list[int]]

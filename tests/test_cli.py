@@ -14,11 +14,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
@@ -28,82 +27,11 @@ from identity_graphql import __version__, cli
 from identity_graphql.app import prepare
 from identity_graphql.domain.identifiers import Normalisation
 from identity_graphql.errors import ConfigurationError
-from identity_graphql.service import IdentityService
+from identity_graphql.services.identify import IdentityService
 from identity_graphql.settings import Settings
-from tests.databases import Database, Databases
-from tests.serving import settings_for
-
-ROOT = Path(__file__).parent.parent
-PROGRAM = Path(sys.executable).with_name("identity-graphql")
-
-
-def environment(**settings: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
-    # Not the working directory's code, but the installed program's: the tests run it elsewhere.
-    return {**kept, "PYTHONPATH": str(ROOT), **settings}
-
-
-def run(folder: Path, *arguments: str, answer: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
-    """Run the program in a folder until it ends by itself."""
-    return subprocess.run(
-        [PROGRAM, *arguments],
-        cwd=folder,
-        env=environment(**settings),
-        input=answer,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def refused(result: subprocess.CompletedProcess[str]) -> str:
-    """What it says when it cannot start: on stderr, without a traceback."""
-    assert result.returncode == 2, result
-    assert "Traceback" not in result.stderr
-    assert result.stderr.startswith("identity-graphql: ")
-    assert result.stdout == ""
-    return result.stderr.removeprefix("identity-graphql: ").strip()
-
-
-@contextmanager
-def served(
-    folder: Path, *arguments: str, command: Sequence[str] = (), **settings: str
-) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """A server, and the lines that it printed before it served."""
-    command = command or (sys.executable, "-m", "identity_graphql", "serve", "--port", "0")
-    with (
-        (folder / "log").open("w") as log,
-        subprocess.Popen(
-            [*command, *arguments],
-            cwd=folder,
-            env=environment(**settings),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            start_new_session=True,
-        ) as program,
-    ):
-        try:
-            assert program.stdout is not None
-            lines: list[str] = []
-            while not lines or "Health" not in lines[-1]:
-                lines.append(program.stdout.readline())
-                assert lines[-1], (folder / "log").read_text()
-            yield program, lines
-        finally:
-            with suppress(ProcessLookupError):  # all that it started, too
-                os.killpg(program.pid, signal.SIGKILL)
-
-
-def address(lines: list[str]) -> str:
-    return lines[-1].split()[-1].removesuffix("/health")
-
-
-def identify(at: str, **details: Any) -> httpx2.Response:
-    return httpx2.post(f"{at}/identify", json=details, timeout=20)
-
+from tests.support.databases import Database, Databases
+from tests.support.program import address, identify, refused, run, served
+from tests.support.serving import ROOT, settings_for
 
 # --- the words ---
 

@@ -18,10 +18,10 @@ import httpx2
 import pytest
 
 from identity_graphql.domain.identifiers import Normalisation
-from identity_graphql.service import IdentityService
-from tests.databases import NAMES, Database, Databases, empty
-from tests.oracle import random_requests
-from tests.serving import process
+from identity_graphql.services.identify import IdentityService
+from tests.models.oracle import random_requests
+from tests.support.databases import NAMES, Database, Databases, empty
+from tests.support.serving import process
 
 PROCESSES = 2
 SERVICES = 10

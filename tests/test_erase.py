@@ -18,9 +18,9 @@ from identity_graphql import observability
 from identity_graphql.domain.replay import replay
 from identity_graphql.errors import Gone, InvalidInput, NotFound
 from identity_graphql.storage import Storage
-from tests.clerk import Clerk, email, phone_number
-from tests.databases import TABLES, Database, Databases, check, tables_of
-from tests.log import check_judged_again, check_replay, events_of
+from tests.support.databases import TABLES, Database, Databases, check, tables_of
+from tests.support.replayed import check_judged_again, check_replay, events_of
+from tests.support.stewards import Steward, email, phone_number
 
 EMAIL, TYPED_EMAIL = "foo@bar.com", "  Foo@Bar.COM "
 NUMBER, TYPED_NUMBER = "+4930901820", "+49 (30) 90-18-20"
@@ -31,38 +31,40 @@ OTHER, OTHER_NUMBER = "barfoo@bar.community", "149309018201"
 
 
 @pytest.fixture
-async def clerk(storage: Storage, database: Database) -> AsyncIterator[Clerk]:
-    clerk = Clerk(storage, actor=f"desk of {TYPED_EMAIL.strip()}", reason=f"{EMAIL} called from 0049 30 90 18 20; why?")
-    yield clerk
-    await clerk.close()
+async def steward(storage: Storage, database: Database) -> AsyncIterator[Steward]:
+    steward = Steward(
+        storage, actor=f"session of {TYPED_EMAIL.strip()}", reason=f"{EMAIL} called from 0049 30 90 18 20; why?"
+    )
+    yield steward
+    await steward.close()
     dump = await database.dump(storage)
     rows, events = check(tables_of(dump)), events_of(dump)
     check_replay(replay(events), rows)
     check_judged_again(events, replay(events))
 
 
-async def history(clerk: Clerk) -> None:
+async def history(steward: Steward) -> None:
     """A customer whose values were merged, split, banned, withheld, undone, deleted, restored, and typed by hand."""
-    await clerk.requests((TYPED_EMAIL, TYPED_NUMBER), ("second@x.io", TYPED_NUMBER), (TYPED_EMAIL, "222222"))
-    await clerk.requests((OTHER, OTHER_NUMBER), (TYPED_EMAIL, OTHER_NUMBER))
-    await clerk.undo(5, then_ban=True)
-    await clerk.requests((TYPED_EMAIL, OTHER_NUMBER), (OTHER, TYPED_NUMBER))
-    await clerk.split(3, identifiers=[email(EMAIL)])
-    await clerk.delete(1)
-    await clerk.restore(1)
-    undo = await clerk.undo(1)
-    await clerk.undo(undo.event.seq)
-    await clerk.unban(1, 4)
+    await steward.requests((TYPED_EMAIL, TYPED_NUMBER), ("second@x.io", TYPED_NUMBER), (TYPED_EMAIL, "222222"))
+    await steward.requests((OTHER, OTHER_NUMBER), (TYPED_EMAIL, OTHER_NUMBER))
+    await steward.undo(5, then_ban=True)
+    await steward.requests((TYPED_EMAIL, OTHER_NUMBER), (OTHER, TYPED_NUMBER))
+    await steward.split(3, identifiers=[email(EMAIL)])
+    await steward.delete(1)
+    await steward.restore(1)
+    undo = await steward.undo(1)
+    await steward.undo(undo.event.seq)
+    await steward.unban(1, 4)
 
 
-async def test_an_erased_value_is_nowhere_in_the_database(clerk: Clerk, database: Database, tmp_path: Path) -> None:
-    await history(clerk)
+async def test_an_erased_value_is_nowhere_in_the_database(steward: Steward, database: Database, tmp_path: Path) -> None:
+    await history(steward)
     assert EMAIL in await everything(database, tmp_path), "the search finds what there is"
     before = await database.tables()
 
-    await clerk.erase(email(EMAIL))
-    clerk.actor, clerk.reason = "desk", f"{TYPED_NUMBER}; why?"  # who writes it down again has it again
-    await clerk.erase(phone_number(NUMBER))
+    await steward.erase(email(EMAIL))
+    steward.actor, steward.reason = "session", f"{TYPED_NUMBER}; why?"  # who writes it down again has it again
+    await steward.erase(phone_number(NUMBER))
 
     left = await everything(database, tmp_path)
     # Nor as a part of another value: but for the other customer's, who has his.
@@ -76,66 +78,68 @@ async def test_an_erased_value_is_nowhere_in_the_database(clerk: Clerk, database
     assert "; why?" in after["event"][-1]["reason"]
 
 
-async def test_an_erased_customer_is_nowhere_in_the_database(clerk: Clerk, database: Database, tmp_path: Path) -> None:
-    await clerk.requests((TYPED_EMAIL, TYPED_NUMBER), (EMAIL, "222222"), (OTHER, OTHER_NUMBER), ("c@x.io", "222222"))
-    await clerk.ban(1, 3)
-    await clerk.requests((TYPED_EMAIL, OTHER_NUMBER))
+async def test_an_erased_customer_is_nowhere_in_the_database(
+    steward: Steward, database: Database, tmp_path: Path
+) -> None:
+    await steward.requests((TYPED_EMAIL, TYPED_NUMBER), (EMAIL, "222222"), (OTHER, OTHER_NUMBER), ("c@x.io", "222222"))
+    await steward.ban(1, 3)
+    await steward.requests((TYPED_EMAIL, OTHER_NUMBER))
 
-    deed = await clerk.erase_cluster(2)
+    result = await steward.erase_cluster(2)
 
     left = await everything(database, tmp_path)
     rest = left.replace(OTHER, "").replace(OTHER_NUMBER, "")
     assert [form for form in (*FORMS, "222222", "c@x.io") if form.lower() in rest] == []
-    assert await clerk.clusters() == [[3]]
+    assert await steward.clusters() == [[3]]
     for erased in (1, 2, 4):
         with pytest.raises(Gone, match=f"Contact {erased} was erased at") as gone:
-            await clerk.service.cluster(contact_id=erased)
-        assert gone.value.at == deed.event.at
+            await steward.service.cluster(contact_id=erased)
+        assert gone.value.at == result.event.at
 
 
 async def test_what_was_deleted_of_a_customer_is_erased_with_him(
-    clerk: Clerk, database: Database, tmp_path: Path
+    steward: Steward, database: Database, tmp_path: Path
 ) -> None:
-    await clerk.requests(
+    await steward.requests(
         ("first@x.io", "111111"), (EMAIL, "111111"), ("third@x.io", "111111"), ("other@x.io", "999999")
     )
-    await clerk.delete(2)
-    await clerk.delete(1)
-    await clerk.delete(4)
+    await steward.delete(2)
+    await steward.delete(1)
+    await steward.delete(4)
 
-    await clerk.erase_cluster(3)
+    await steward.erase_cluster(3)
 
     found = await everything(database, tmp_path)
     assert not any(value in found for value in (EMAIL, "first@x.io", "third@x.io", "111111"))
     assert "other@x.io" in found, "another customer's"
 
 
-async def test_who_comes_again_after_an_erasure_is_a_new_customer_with_a_new_id(clerk: Clerk) -> None:
-    await clerk.requests((EMAIL, NUMBER))
-    await clerk.erase_cluster(1)
+async def test_who_comes_again_after_an_erasure_is_a_new_customer_with_a_new_id(steward: Steward) -> None:
+    await steward.requests((EMAIL, NUMBER))
+    await steward.erase_cluster(1)
 
-    again = await clerk.identify(TYPED_EMAIL, TYPED_NUMBER)
+    again = await steward.identify(TYPED_EMAIL, TYPED_NUMBER)
 
     assert (again.outcome, again.cluster.primary.id) == ("CREATED", 2)
     assert again.cluster.emails == (EMAIL,)
     with pytest.raises(Gone, match="erased"):
-        await clerk.service.cluster(contact_id=1)
+        await steward.service.cluster(contact_id=1)
 
 
-async def test_what_an_erasure_took_apart_is_two_customers(clerk: Clerk) -> None:
-    await clerk.requests((EMAIL, "111111"), (EMAIL, "222222"))
+async def test_what_an_erasure_took_apart_is_two_customers(steward: Steward) -> None:
+    await steward.requests((EMAIL, "111111"), (EMAIL, "222222"))
 
-    await clerk.erase(email(EMAIL))
+    await steward.erase(email(EMAIL))
 
-    assert await clerk.clusters() == [[1], [2]]
-    assert await clerk.identifiers() == [{"111111"}, {"222222"}]
+    assert await steward.clusters() == [[1], [2]]
+    assert await steward.identifiers() == [{"111111"}, {"222222"}]
 
 
-async def test_the_past_has_tokens_in_the_place_of_what_was_erased(clerk: Clerk, database: Database) -> None:
-    await clerk.requests((EMAIL, "111111"), ("second@x.io", "111111"), (EMAIL, "222222"))
-    await clerk.erase(email(EMAIL))
+async def test_the_past_has_tokens_in_the_place_of_what_was_erased(steward: Steward, database: Database) -> None:
+    await steward.requests((EMAIL, "111111"), ("second@x.io", "111111"), (EMAIL, "222222"))
+    await steward.erase(email(EMAIL))
 
-    past = replay(events_of(await database.dump(clerk.storage))[:3])
+    past = replay(events_of(await database.dump(steward.storage))[:3])
 
     (cluster,) = past.clusters()
     token, second = cluster.emails
@@ -145,49 +149,53 @@ async def test_the_past_has_tokens_in_the_place_of_what_was_erased(clerk: Clerk,
     assert cluster.phone_numbers == ("111111", "222222")
 
 
-async def test_two_erasures_have_different_tokens_for_the_same_value(clerk: Clerk, database: Database) -> None:
+async def test_two_erasures_have_different_tokens_for_the_same_value(steward: Steward, database: Database) -> None:
     for n in range(2):
-        await clerk.requests((EMAIL, f"11111{n}"))
-        await clerk.erase(email(EMAIL))
+        await steward.requests((EMAIL, f"11111{n}"))
+        await steward.erase(email(EMAIL))
 
     asked = [row["email"] for row in (await database.tables())["event"] if row["kind"] == "identify"]
     assert len(set(asked)) == 2, "random, never a hash"
 
 
-async def test_a_value_that_only_the_log_knows_can_be_erased(clerk: Clerk, database: Database, tmp_path: Path) -> None:
+async def test_a_value_that_only_the_log_knows_can_be_erased(
+    steward: Steward, database: Database, tmp_path: Path
+) -> None:
     """A ban on the pair kept it back, and was lifted: nobody has it, and nothing waits."""
-    await clerk.requests((OTHER, NUMBER))
-    await clerk.undo(1, then_ban=True)
-    await clerk.requests((OTHER, NUMBER))
-    await clerk.unban(email(OTHER), phone_number(NUMBER))
+    await steward.requests((OTHER, NUMBER))
+    await steward.undo(1, then_ban=True)
+    await steward.requests((OTHER, NUMBER))
+    await steward.unban(email(OTHER), phone_number(NUMBER))
 
-    await clerk.erase(phone_number(NUMBER))
+    await steward.erase(phone_number(NUMBER))
 
     assert NUMBER not in await everything(database, tmp_path)
     with pytest.raises(NotFound, match="Nobody has this identifier"):
-        await clerk.erase(phone_number(NUMBER))
+        await steward.erase(phone_number(NUMBER))
 
 
-async def test_an_event_of_a_pair_that_was_erased_is_undone_but_not_banned(clerk: Clerk) -> None:
-    await clerk.requests((EMAIL, "111111"), (EMAIL, "222222"))
-    await clerk.erase(email(EMAIL))
+async def test_an_event_of_a_pair_that_was_erased_is_undone_but_not_banned(steward: Steward) -> None:
+    await steward.requests((EMAIL, "111111"), (EMAIL, "222222"))
+    await steward.erase(email(EMAIL))
 
     with pytest.raises(InvalidInput, match="was erased"):
-        await clerk.undo(2, then_ban=True)
+        await steward.undo(2, then_ban=True)
 
-    await clerk.undo(2)
-    assert await clerk.clusters() == [[1]]
+    await steward.undo(2)
+    assert await steward.clusters() == [[1]]
 
 
-async def test_an_erased_contact_claims_nothing_though_the_split_that_took_its_email_is_undone(clerk: Clerk) -> None:
-    await clerk.requests((EMAIL, "111111"), (EMAIL, "222222"))
-    split = await clerk.split(2, identifiers=[email(EMAIL)])
-    await clerk.erase_cluster(1)
+async def test_an_erased_contact_claims_nothing_though_the_split_that_took_its_email_is_undone(
+    steward: Steward,
+) -> None:
+    await steward.requests((EMAIL, "111111"), (EMAIL, "222222"))
+    split = await steward.split(2, identifiers=[email(EMAIL)])
+    await steward.erase_cluster(1)
 
-    await clerk.undo(split.event.seq)
+    await steward.undo(split.event.seq)
 
-    assert await clerk.clusters() == [[2]]
-    assert await clerk.identifiers() == [{EMAIL, "222222"}]
+    assert await steward.clusters() == [[2]]
+    assert await steward.identifiers() == [{EMAIL, "222222"}]
 
 
 # -- SQLite's files
@@ -197,19 +205,19 @@ async def test_nothing_of_five_hundred_erased_among_three_thousand_is_in_the_fil
     """Pages were split and joined meanwhile, and copies of rows may stay where they once were."""
     database = await databases.get("sqlite")
     storage = database.open()
-    clerk = Clerk(storage)
+    steward = Steward(storage)
     for start in range(0, 3000, 1000):
         numbers = range(start, start + 1000)
-        await clerk.service.identify_many([(f"gone{n * 7919 % 3000}@x.io", f"77{n % 900:06}") for n in numbers])
+        await steward.service.identify_many([(f"gone{n * 7919 % 3000}@x.io", f"77{n % 900:06}") for n in numbers])
 
     for n in range(0, 60):
-        await clerk.erase_cluster((await clerk.identify(None, f"77{n * 15:06}")).cluster.primary.id)
+        await steward.erase_cluster((await steward.identify(None, f"77{n * 15:06}")).cluster.primary.id)
 
     rows = await database.check()
     known = {row["email"] for row in rows["contact"]}
     erased = [address for n in range(3000) if (address := f"gone{n}@x.io") not in known]
     left = raw(database)
-    await clerk.close()
+    await steward.close()
     await storage.close()
     assert len(erased) > 150
     assert [address for address in erased if address.encode() in left] == []
@@ -217,15 +225,15 @@ async def test_nothing_of_five_hundred_erased_among_three_thousand_is_in_the_fil
 
 async def test_while_somebody_reads_the_steward_is_warned_what_is_left_behind(sqlite: Database) -> None:
     storage = sqlite.open()
-    clerk = Clerk(storage)
-    await clerk.requests((EMAIL, NUMBER))
+    steward = Steward(storage)
+    await steward.requests((EMAIL, NUMBER))
     reader = sqlite3.connect(sqlite.url.removeprefix("sqlite:///"), isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM contact").fetchall()
 
     observability.configure(level="INFO", form="json")
     with structlog.testing.capture_logs() as logs:
-        await clerk.erase(email(EMAIL))
+        await steward.erase(email(EMAIL))
     observability.configure(level="ERROR", form="json")
 
     assert [(entry["event"], entry["log_level"]) for entry in logs] == [
@@ -235,9 +243,9 @@ async def test_while_somebody_reads_the_steward_is_warned_what_is_left_behind(sq
     assert EMAIL.encode() in raw(sqlite)
     reader.execute("COMMIT")
     reader.close()
-    await clerk.erase(phone_number(NUMBER))
+    await steward.erase(phone_number(NUMBER))
     assert EMAIL.encode() not in raw(sqlite), "the next erasure takes it along"
-    await clerk.close()
+    await steward.close()
     await storage.close()
 
 

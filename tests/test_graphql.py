@@ -12,10 +12,9 @@ import pytest
 import sqlalchemy as sa
 from structlog.testing import capture_logs
 
-from tests.databases import Database
-from tests.serving import serving
-
-Answer = dict[str, Any]
+from tests.support.databases import Database
+from tests.support.graphql import ask, data, identify, refusal
+from tests.support.serving import serving
 
 
 @contextmanager
@@ -44,33 +43,6 @@ async def client(database: Database) -> AsyncIterator[httpx2.AsyncClient]:
 async def embedded(sqlite: Database) -> AsyncIterator[httpx2.AsyncClient]:
     async with serving(sqlite.url) as client:
         yield client
-
-
-async def ask(client: httpx2.AsyncClient, query: str, **variables: object) -> Answer:
-    """The whole answer: data and errors."""
-    response = await client.post("/graphql", json={"query": query, "variables": variables})
-    assert response.status_code == 200, response.text
-    answer: Answer = response.json()
-    return answer
-
-
-async def data(client: httpx2.AsyncClient, query: str, **variables: object) -> Any:
-    answer = await ask(client, query, **variables)
-    assert "errors" not in answer, answer["errors"]
-    return answer["data"]
-
-
-async def refusal(client: httpx2.AsyncClient, query: str, **variables: object) -> dict[str, Any]:
-    """The extensions of the one error."""
-    (error,) = (await ask(client, query, **variables))["errors"]
-    extensions: dict[str, Any] = error["extensions"]
-    return extensions
-
-
-async def identify(client: httpx2.AsyncClient, *customers: tuple[str | None, str | None]) -> None:
-    items = [{"email": email, "phoneNumber": phone_number} for email, phone_number in customers]
-    query = "mutation ($items: [IdentifyInput!]!) { identifyMany(items: $items) { error { message } } }"
-    assert {item["error"] for item in (await data(client, query, items=items))["identifyMany"]} == {None}
 
 
 THREE = [("a@x.io", "111"), ("b@x.io", "222"), ("c@x.io", "222")]
@@ -411,7 +383,7 @@ async def test_an_answer_of_too_many_list_items_is_refused(
     await identify(embedded, *[(f"a{n}@x.io", "111") for n in range(10)])
     query = "{ cluster(id: 1) { secondaries { cluster { emails secondaryContactIds } } } }"
     whole = await data(embedded, query)
-    monkeypatch.setattr("identity_graphql.graphql.context.MOST_ITEMS", 10 + 9 * 20 - 1)
+    monkeypatch.setattr("identity_graphql.api.graphql.context.MOST_ITEMS", 10 + 9 * 20 - 1)
 
     assert len(whole["cluster"]["secondaries"]) == 9
     assert (await refusal(embedded, query))["code"] == "QUERY_TOO_COMPLEX"

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
-from tests.databases import Database
-from tests.serving import serving
+from tests.support.databases import Database
+from tests.support.serving import serving
 
 JSON = "application/json"
 RESPONSE = "application/graphql-response+json"

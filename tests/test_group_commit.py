@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from identity_graphql.group_commit import GroupCommit, QueueFull
+from identity_graphql.services.group_commit import GroupCommit, QueueFull
 
 
 class Slow:
@@ -17,7 +17,7 @@ class Slow:
         self.batches: list[list[str]] = []
         self.gate = asyncio.Semaphore(0)
 
-    async def settle(self, items: Sequence[str], futures: Sequence[asyncio.Future[str]]) -> None:
+    async def run_batch(self, items: Sequence[str], futures: Sequence[asyncio.Future[str]]) -> None:
         self.batches.append(list(items))
         await self.gate.acquire()
         for item, future in zip(items, futures, strict=True):
@@ -25,7 +25,7 @@ class Slow:
                 future.set_result(item.upper())
 
     def queue(self, *, largest: int = 4, most: int = 100, longest: float = 60) -> GroupCommit[str, str]:
-        return GroupCommit(self.settle, largest_batch=largest, most_waiting=most, longest_wait=longest)
+        return GroupCommit(self.run_batch, largest_batch=largest, most_waiting=most, longest_wait=longest)
 
 
 async def test_the_first_goes_at_once_and_the_next_batch_is_who_came_meanwhile() -> None:

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from identity_graphql.domain.identifiers import Normalisation
 from identity_graphql.domain.reconcile import Decision, Request, reconcile
 from identity_graphql.errors import ConfigurationError, Gone, IdentityError, InvalidInput, Unexpected
-from identity_graphql.service import MOST_FAILURES, IdentityService
-from identity_graphql.storage import Storage, writes
-from tests.databases import Database, empty
-from tests.oracle import Oracle, random_requests
+from identity_graphql.services.identify import MOST_FAILURES, IdentityService
+from identity_graphql.storage import Storage
+from identity_graphql.storage import plan_writes as writes
+from tests.models.oracle import Oracle, random_requests
+from tests.support.databases import Database, empty
 
 
 def answer(decision: Decision) -> dict[str, Any]:
@@ -252,7 +253,7 @@ async def test_a_clock_that_was_set_back_makes_no_wrong_link(storage: Storage, d
 
     async def decide(*requests: Request, back: timedelta = timedelta(0)) -> None:
         details = [request.details for request in requests]
-        async with storage.turn() as turn:
+        async with storage.attempt() as turn:
             identifiers = {identifier for d in details for identifier in d.identifiers}
             found = await turn.find(identifiers, {d.pair for d in details if d.pair})
             await turn.apply(reconcile(requests, msgspec.structs.replace(found, now=found.now - back)))

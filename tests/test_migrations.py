@@ -20,15 +20,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from identity_graphql.archive import Archive
 from identity_graphql.domain.identifiers import Normalisation
 from identity_graphql.errors import ConfigurationError
-from identity_graphql.service import IdentityService
+from identity_graphql.services.history import HistoryService
+from identity_graphql.services.identify import IdentityService
 from identity_graphql.settings import Settings
 from identity_graphql.storage import Storage, migrations
 from identity_graphql.storage.tables import metadata
-from tests.clerk import Clerk
-from tests.databases import NAMES, Database, Databases
+from tests.support.databases import NAMES, Database, Databases
+from tests.support.stewards import Steward
 
 T = TypeVar("T")
 
@@ -172,8 +172,10 @@ async def test_a_log_from_before_there_were_stewards_is_theirs_after_the_upgrade
     storage: Storage, fresh: Database
 ) -> None:
     await storage.migrate()
-    clerk = Clerk(storage)
-    await clerk.requests(("a@x.io", "111"), ("b@x.io", "222"), ("a@x.io", "222"), ("b@x.io", "111"), ("c@x.io", "111"))
+    steward = Steward(storage)
+    await steward.requests(
+        ("a@x.io", "111"), ("b@x.io", "222"), ("a@x.io", "222"), ("b@x.io", "111"), ("c@x.io", "111")
+    )
     before = await fresh.dump()
     await go_down(storage, "0001")
     assert await tables_of(storage) == {"contact", "identifier", "pair", "event", "alembic_version"}
@@ -183,13 +185,13 @@ async def test_a_log_from_before_there_were_stewards_is_theirs_after_the_upgrade
 
     assert await fresh.dump() == before
     await fresh.check()
-    history = (await Archive(storage).book([1])).histories.clusters[1]
+    history = (await HistoryService(storage).book([1])).histories.clusters[1]
     assert [event.outcome for event in history] == ["CREATED", "CREATED", "MERGED", "OBSERVED", "LINKED"]
-    await clerk.split(3)
-    await clerk.undo(4)
-    assert await clerk.clusters() == [[1, 2], [3]]
+    await steward.split(3)
+    await steward.undo(4)
+    assert await steward.clusters() == [[1, 2], [3]]
     await fresh.check()
-    await clerk.close()
+    await steward.close()
 
 
 @pytest.mark.parametrize("verb", ["ban", "withheld"])
@@ -197,11 +199,11 @@ async def test_what_stewards_decided_is_not_given_up_for_an_older_revision(
     storage: Storage, fresh: Database, verb: str
 ) -> None:
     await storage.migrate()
-    clerk = Clerk(storage)
-    await clerk.requests(("a@x.io", "111"), ("b@x.io", "222"))
-    await clerk.ban(1, 2)
+    steward = Steward(storage)
+    await steward.requests(("a@x.io", "111"), ("b@x.io", "222"))
+    await steward.ban(1, 2)
     if verb == "withheld":
-        await clerk.requests(("a@x.io", "222"))
+        await steward.requests(("a@x.io", "222"))
         await ask_to(storage, "DELETE FROM event WHERE kind <> 'identify'")
     before = await fresh.dump()
 
@@ -216,15 +218,15 @@ async def test_what_stewards_decided_is_not_given_up_for_an_older_revision(
     await storage.migrate(reset=True)
     for table in TABLES:
         assert await ask(storage, f"SELECT * FROM {table}") == []
-    await clerk.close()
+    await steward.close()
 
 
 async def test_alembics_command_says_why_it_does_not_go_down_and_still_prints_how(sqlite: Database) -> None:
     storage = sqlite.open()
-    clerk = Clerk(storage)
-    await clerk.requests(("a@x.io", "111"), ("b@x.io", "222"))
-    await clerk.ban(1, 2)
-    await clerk.close()
+    steward = Steward(storage)
+    await steward.requests(("a@x.io", "111"), ("b@x.io", "222"))
+    await steward.ban(1, 2)
+    await steward.close()
     await storage.close()
 
     refused = program(sqlite.url, "-m", "alembic", "downgrade", "base")

@@ -9,9 +9,9 @@ import jsonschema
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from identity_graphql import openapi, rest
-from tests.databases import Database
-from tests.serving import serving
+from identity_graphql.api import openapi, rest
+from tests.support.databases import Database
+from tests.support.serving import serving
 
 CONTRACTS = sorted(rest.CONTRACTS)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.databases import Database, Databases
-from tests.serving import serving
+from tests.support.databases import Database, Databases
+from tests.support.serving import serving
 
 SERVERS = ("postgresql", "mariadb")
 IDENTIFY = {"query": "mutation($email: String) { identify(email: $email) { outcome } }"}

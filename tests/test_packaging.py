@@ -28,7 +28,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from identity_graphql import __version__
-from tests.servers import free_port
+from tests.support.servers import free_port
 
 ROOT = Path(__file__).parent.parent
 LOCKS = ("requirements.txt", "requirements-build.txt", "requirements-dev.txt")

@@ -17,7 +17,7 @@ import pytest
 from pydantic import SecretStr
 
 from identity_graphql.settings import Settings
-from tests.serving import ROOT
+from tests.support.serving import ROOT
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)

@@ -12,7 +12,7 @@ from identity_graphql.domain.contacts import Cluster, Contact, LinkPrecedence
 from identity_graphql.domain.events import Demotion, Outcome
 from identity_graphql.domain.identifiers import Normalisation
 from identity_graphql.domain.reconcile import TICK, Found, Numbers, Request, reconcile
-from tests.oracle import Oracle
+from tests.models.oracle import Oracle
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 NORMALISATION = Normalisation()

@@ -14,11 +14,11 @@ import sqlalchemy as sa
 import uvicorn
 from structlog.testing import capture_logs
 
-from identity_graphql import service
 from identity_graphql.app import create_app
 from identity_graphql.errors import DatabaseAway
-from tests.databases import Database, migrate
-from tests.serving import JSON, serving, settings_for
+from identity_graphql.services import identify as service
+from tests.support.databases import Database, migrate
+from tests.support.serving import JSON, serving, settings_for
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ async def test_a_fault_of_the_edge_itself_is_masked_too(
         raise RuntimeError("secret@x.io")
 
     monkeypatch.setattr(service.IdentityService, "identify", broken)
-    monkeypatch.setattr("identity_graphql.graphql.view.GraphQLEndpoint.run", broken)
+    monkeypatch.setattr("identity_graphql.api.graphql.view.GraphQLEndpoint.run", broken)
     headers = {"x-request-id": "trace-me", "origin": "https://shop.example"}
     with capture_logs() as logs:
         async with serving(sqlite.url, cors_origins="https://shop.example") as client:
@@ -349,7 +349,7 @@ async def test_a_fault_amid_an_answer_says_nothing_of_the_request(
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
         raise RuntimeError("secret@x.io")
 
-    monkeypatch.setattr("identity_graphql.graphql.view.GraphQLEndpoint.__call__", broken)
+    monkeypatch.setattr("identity_graphql.api.graphql.view.GraphQLEndpoint.__call__", broken)
     with capture_logs() as logs:
         async with serving(sqlite.url) as client:
             with pytest.raises(httpx2.RemoteProtocolError):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from identity_graphql.graphql.schema import build_schema
-from tests.serving import ROOT
+from identity_graphql.api.graphql.schema import build_schema
+from tests.support.serving import ROOT
 
 
 def test_the_committed_schema_is_the_one_of_the_code() -> None:

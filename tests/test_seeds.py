@@ -10,8 +10,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.databases import Database
-from tests.serving import JSON, serving
+from tests.support.databases import Database
+from tests.support.serving import JSON, serving
 
 Body = dict[str, Any]
 LORRAINE: Body = {"email": "lorraine@hillvalley.edu", "phoneNumber": "123456"}

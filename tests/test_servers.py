@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests import servers
-from tests.servers import Server, Unavailable
+from tests.support import servers
+from tests.support.servers import Server, Unavailable
 
 ROOT = Path(__file__).parents[1]
 START: dict[str, Callable[[], AbstractContextManager[Server]]] = {
@@ -166,7 +166,7 @@ def test_a_killed_test_process_leaves_no_server_and_no_folder(name: str, how: si
     # It has a child that outlives it, which must not keep the guard waiting.
     script = f"""
 import subprocess, sys, time
-from tests import servers
+from tests.support import servers
 try:
     with servers.{name}() as server:
         sleep = [sys.executable, "-c", "import time; time.sleep(60)"]

@@ -17,20 +17,20 @@ import sqlalchemy as sa
 from msgspec.structs import replace
 
 from identity_graphql.app import verify as verify_database
+from identity_graphql.domain.components import Components
 from identity_graphql.domain.events import Demotion, Event, EventKind, Outcome
-from identity_graphql.domain.families import Families
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
 from identity_graphql.domain.state import State
 from identity_graphql.domain.verify import Difference, broken, differences, digest, rebuild
 from identity_graphql.errors import ConfigurationError
-from identity_graphql.service import IdentityService
-from identity_graphql.steward import Deed, Order, Steward
+from identity_graphql.services.identify import IdentityService
+from identity_graphql.services.stewardship import Command, StewardService, VerbResult
+from identity_graphql.services.verification import Report, verify
 from identity_graphql.storage import Storage
-from identity_graphql.verification import Report, verify
-from tests.databases import NAMES, TABLES, Database, Databases
-from tests.oracle import random_requests
-from tests.serving import settings_for
-from tests.test_cli import PROGRAM, environment, refused, run
+from tests.models.oracle import random_requests
+from tests.support.databases import NAMES, TABLES, Database, Databases
+from tests.support.program import PROGRAM, environment, refused, run
+from tests.support.serving import settings_for
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 PERSONAL = ("@", "example", "+1555", "erased:")
@@ -49,9 +49,9 @@ async def verified(storage: Storage) -> tuple[Report, list[str]]:
     return report, lines
 
 
-async def carried_out(verb: Callable[[Order], Awaitable[Deed]]) -> Deed:
+async def carried_out(verb: Callable[[Command], Awaitable[VerbResult]]) -> VerbResult:
     """A verb, after a dry run that tells what it has to expect."""
-    order = Order(actor="ann", reason="she knows", dry_run=True)
+    order = Command(actor="ann", reason="she knows", dry_run=True)
     seen = await verb(order)
     versions = {"expected_version": seen.expected_version, "expected_other_version": seen.expected_other_version}
     return await verb(replace(order, dry_run=False, **versions))
@@ -67,7 +67,7 @@ def phone_number(value: str) -> Identifier:
 
 async def told(storage: Storage) -> None:
     """Requests of all kinds, and every verb of a steward, so that every table has rows."""
-    service, steward = IdentityService(storage, Normalisation()), Steward(storage, Normalisation())
+    service, steward = IdentityService(storage, Normalisation()), StewardService(storage, Normalisation())
 
     async def identify(name: str | None, number: int | None) -> int:
         decision = await service.identify(
@@ -100,7 +100,7 @@ async def told(storage: Storage) -> None:
     i = await identify("i", 9)
     await identify("i", 10)
     await identify("j", 9)
-    # The pair is banned itself, and nobody's; then somebody else's request brings it again, and is another family's.
+    # The pair is banned itself, and nobody's; then somebody else's request brings it again, and is another component's.
     last = (await storage.page_of_contacts(after=i, limit=9))[-1]
     events = [await storage.event(seq) for seq in range(1, 60)]
     bridge = next(known for known in events if known and known.contact_id == last.id)
@@ -173,7 +173,7 @@ async def test_after_random_requests_and_every_verb_there_is_no_difference(
     await told(storage)
     for start in range(3):
         await service.identify_many(random_requests(start, 150, people=40))
-    steward = Steward(storage, Normalisation())
+    steward = StewardService(storage, Normalisation())
     for seq in (70, 80, 90, 100):
         await carried_out(lambda order, seq=seq: steward.undo(seq, order))  # type: ignore[misc]
 
@@ -248,7 +248,7 @@ async def test_no_statement_timeout_cuts_it_off_and_those_of_the_others_stay(dat
         "sqlite": "SELECT 1",
     }[database.name]
     try:
-        async with storage.snapshot() as connection, storage.dialect.unhurried(connection):
+        async with storage.snapshot() as connection, storage.dialect.without_timeouts(connection):
             await connection.execute(sa.text(slow))
         if database.name != "sqlite":
             with pytest.raises(Exception, match="reached"):
@@ -809,8 +809,8 @@ def test_a_claim_that_moved_changes_the_hash() -> None:
     assert digest(state) != before
 
 
-def families(contacts: list[int], events: list[tuple[int, list[int]]]) -> Families:
-    found = Families(array("q", contacts))
+def components(contacts: list[int], events: list[tuple[int, list[int]]]) -> Components:
+    found = Components(array("q", contacts))
     for seq, named in events:
         found.add(seq, named)
     found.gather()
@@ -818,22 +818,22 @@ def families(contacts: list[int], events: list[tuple[int, list[int]]]) -> Famili
 
 
 def test_contacts_that_an_event_named_together_are_one_family_with_all_their_events() -> None:
-    found = families([1, 2, 3, 5, 900], [(1, [1]), (2, [2]), (4, [5]), (7, [900]), (9, [5, 1]), (10, [1])])
+    found = components([1, 2, 3, 5, 900], [(1, [1]), (2, [2]), (4, [5]), (7, [900]), (9, [5, 1]), (10, [1])])
 
     assert list(found) == [[1, 4, 9, 10], [2], [7]]
-    assert list(found.strangers()) == [3]
+    assert list(found.unlogged()) == [3]
     assert [contact for contact in (1, 4, 900) if found.knows(contact)] == [1, 900]
 
 
 def test_contacts_that_only_the_log_names_have_families_too() -> None:
-    found = families([2], [(1, [1]), (2, [7, 2]), (3, [1, -4])])
+    found = components([2], [(1, [1]), (2, [7, 2]), (3, [1, -4])])
 
     assert sorted(found) == [[1, 3], [2]]
     assert found.knows(-4)
 
 
 def test_those_who_spoke_of_a_withheld_pair_are_one_family() -> None:
-    found = Families(array("q", [1, 2, 3]))
+    found = Components(array("q", [1, 2, 3]))
     pair = "a@example.com", "1"
     found.keeps_back(found.add(1, [1]), pair)
     found.speaks(found.add(2, [2]), pair)

@@ -1,4 +1,4 @@
-"""What happened to a cluster or a contact, from the log of its family."""
+"""What happened to a cluster or a contact, from the log of its lineage."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Request(Struct, frozen=True):
     request_id: str | None = None
 
 
-def judge(homes: Sequence[int | None], *, seen: bool, withheld: bool, barred: bool) -> Outcome:
+def outcome_of(homes: Sequence[int | None], *, seen: bool, withheld: bool, barred: bool) -> Outcome:
     """What a request comes to.
 
     ``homes``: the cluster that has each of its identifiers, the email's first, None for one that nobody has;
@@ -178,7 +178,7 @@ class _World:
         barred = self.withheld.get(pair, False) if pair and self.withheld else False
         if self.found.bans and len(touched) > 1:
             barred = barred or self._banned(touched[0], touched[1])
-        outcome = judge(homes, seen=pair is None or pair in self.pairs, withheld=withheld, barred=barred)
+        outcome = outcome_of(homes, seen=pair is None or pair in self.pairs, withheld=withheld, barred=barred)
         if barred:
             if outcome is Outcome.WITHHELD:
                 self.relied.update(cluster.primary.id for cluster in touched)

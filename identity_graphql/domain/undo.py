@@ -12,7 +12,7 @@ from identity_graphql.domain import verbs
 from identity_graphql.domain.contacts import PROVISIONAL, Contact
 from identity_graphql.domain.events import Demotion, Event, EventKind, Outcome
 from identity_graphql.domain.identifiers import identifiers
-from identity_graphql.domain.reconcile import judge
+from identity_graphql.domain.reconcile import outcome_of
 from identity_graphql.domain.replay import learn
 from identity_graphql.domain.state import State
 from identity_graphql.errors import IdentityError
@@ -96,7 +96,7 @@ def _identify_again(state: State, event: Event, known: Born, made: dict[int, int
     withheld = state.withheld.get(pair) if pair else None
     touched = {home for home in homes if home is not None}
     barred = (withheld is not None and withheld.banned) or (len(touched) > 1 and state.banned(*touched) is not None)
-    outcome = judge(homes, seen=pair is None or pair in state.pairs, withheld=withheld is not None, barred=barred)
+    outcome = outcome_of(homes, seen=pair is None or pair in state.pairs, withheld=withheld is not None, barred=barred)
     if outcome is Outcome.UNCHANGED:
         return
     if barred:

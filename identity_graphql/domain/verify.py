@@ -1,4 +1,4 @@
-"""Whether the tables are what the log says: a family rebuilt, compared row by row, and what must hold of it."""
+"""Whether the tables are what the log says: a component rebuilt, compared row by row, and what must hold of it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Difference(Struct, frozen=True, order=True):
 
 
 class Rows(Struct, frozen=True):
-    """The rows of one family, as the log leads to them, or as they are in the tables."""
+    """The rows of one component, as the log leads to them, or as they are in the tables."""
 
     contacts: dict[int, Contact]
     """without their claims"""
@@ -52,7 +52,7 @@ class Rows(Struct, frozen=True):
 
 
 class Rebuilt(Struct, frozen=True):
-    """What the events of one family lead to. With a problem, only those before it: nothing can be told from it."""
+    """What the events of one component lead to. With a problem, only those before it: nothing can be told from it."""
 
     state: State
     rows: Rows
@@ -60,7 +60,7 @@ class Rebuilt(Struct, frozen=True):
 
 
 def rebuild(events: Iterable[tuple[int, Event | None]]) -> Rebuilt:
-    """Play all events of one family, in order, each with its number; None for one that cannot be read."""
+    """Play all events of one component, in order, each with its number; None for one that cannot be read."""
     state, marks, former = State(), set[tuple[int, int]](), set[tuple[Identifier, int]]()
     problem = None
     for seq, event in events:

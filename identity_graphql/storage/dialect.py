@@ -15,7 +15,7 @@ from identity_graphql.domain.reconcile import Numbers, Plan
 from identity_graphql.storage.address import Address
 
 
-class Verdict(Enum):
+class ErrorClass(Enum):
     """What a database error means for the request, told by the driver's code, never by its text."""
 
     RETRY = auto()
@@ -68,25 +68,25 @@ class Dialect(Protocol):
     def engines(self, address: Address, pool: Pool) -> Engines:
         """Open the pools. Connects to nothing yet."""
 
-    def judge(self, error: BaseException) -> Verdict:
+    def classify_error(self, error: BaseException) -> ErrorClass:
         """Tell what an error of this database's driver means."""
 
     async def write(self, connection: AsyncConnection, plan: Plan) -> Numbers:
         """Write a plan in the transaction of this connection, in the order of `writes`, and answer as it does."""
 
-    async def number(
+    async def insert_numbered(
         self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
     ) -> list[int]:
         """Insert rows into a table that numbers them; the numbers, in the order of the rows."""
 
-    async def settle(self, engines: Engines, seq: int) -> None:
+    async def wait_for_writers(self, engines: Engines, seq: int) -> None:
         """Wait until every transaction that may have drawn an event number up to this one has ended."""
 
-    async def forget(self, engines: Engines) -> bool:
+    async def truncate_wal(self, engines: Engines) -> bool:
         """After an erasure: leave nothing of it in the database's own files, as far as they are ours; whether it
         could."""
 
-    def unhurried(self, connection: AsyncConnection) -> AbstractAsyncContextManager[None]:
+    def without_timeouts(self, connection: AsyncConnection) -> AbstractAsyncContextManager[None]:
         """Let the statements of this transaction take as long as they take."""
 
     def migration_lock(self, connection: AsyncConnection) -> AbstractAsyncContextManager[None]:

@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from identity_graphql.domain.reconcile import Numbers, Plan
 from identity_graphql.errors import ConfigurationError
 from identity_graphql.storage.address import Address
-from identity_graphql.storage.dialect import Engines, Pool, Verdict
-from identity_graphql.storage.writes import write
+from identity_graphql.storage.dialect import Engines, ErrorClass, Pool
+from identity_graphql.storage.plan_writes import write
 
 # deadlock, lock wait timeout, record has changed since last read
 RETRY = frozenset({1213, 1205, 1020})
@@ -57,26 +57,26 @@ class MySQL:
         snapshot = engine.execution_options(isolation_level="REPEATABLE READ")
         return Engines(read=engine, write=engine, snapshot=snapshot)
 
-    def judge(self, error: BaseException) -> Verdict:
+    def classify_error(self, error: BaseException) -> ErrorClass:
         origin = getattr(error, "orig", None) or error
         code = origin.args[0] if origin.args else None
         if code in RETRY:
-            return Verdict.RETRY
+            return ErrorClass.RETRY
         if code == DUPLICATE:
-            return Verdict.DUPLICATE
-        return Verdict.AWAY if code in AWAY else Verdict.UNEXPECTED
+            return ErrorClass.DUPLICATE
+        return ErrorClass.AWAY if code in AWAY else ErrorClass.UNEXPECTED
 
     async def write(self, connection: AsyncConnection, plan: Plan) -> Numbers:
-        return await write(connection, plan, number=self.number, judge=self.judge)
+        return await write(connection, plan, insert_numbered=self.insert_numbered, classify_error=self.classify_error)
 
-    async def number(
+    async def insert_numbered(
         self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
     ) -> list[int]:
         # MySQL has no RETURNING, and the ids of one INSERT of many rows need not follow each other on a cluster.
         statement = table.insert()
         return [(await connection.execute(statement, row)).lastrowid for row in rows]
 
-    async def settle(self, engines: Engines, seq: int) -> None:
+    async def wait_for_writers(self, engines: Engines, seq: int) -> None:
         # What is written and not committed can be seen here: no lock is needed, and nobody waits for us.
         dirty = engines.read.execution_options(isolation_level="READ UNCOMMITTED")
         async with dirty.connect() as connection:
@@ -89,11 +89,11 @@ class MySQL:
                 async with dirty.connect() as connection:  # whoever gave up is gone
                     written &= set((await connection.execute(RECENT, {"seq": seq})).scalars())
 
-    async def forget(self, engines: Engines) -> bool:
+    async def truncate_wal(self, engines: Engines) -> bool:
         return True  # no table has it any more; what the server keeps of them is not ours to see
 
     @asynccontextmanager
-    async def unhurried(self, connection: AsyncConnection) -> AsyncIterator[None]:
+    async def without_timeouts(self, connection: AsyncConnection) -> AsyncIterator[None]:
         await connection.execute(NO_TIMEOUT)
         try:
             yield

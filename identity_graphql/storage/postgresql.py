@@ -16,8 +16,8 @@ from identity_graphql.domain.contacts import PROVISIONAL
 from identity_graphql.domain.reconcile import Numbers, Plan
 from identity_graphql.storage import tables
 from identity_graphql.storage.address import Address
-from identity_graphql.storage.dialect import Engines, Pool, Verdict
-from identity_graphql.storage.writes import claiming, claims, event_row
+from identity_graphql.storage.dialect import Engines, ErrorClass, Pool
+from identity_graphql.storage.plan_writes import claiming, claims, event_row
 
 # serialization_failure, deadlock_detected, lock_not_available, and division_by_zero: so our own statement fails
 # when a swap falls short
@@ -49,17 +49,19 @@ class PostgreSQL:
             write_alone=pool.isolation_level == "READ COMMITTED",
         )
 
-    def judge(self, error: BaseException) -> Verdict:
+    def classify_error(self, error: BaseException) -> ErrorClass:
         origin = getattr(error, "orig", None) or error
         state: str = getattr(origin, "sqlstate", None) or ""
         if state in RETRY:
-            return Verdict.RETRY
+            return ErrorClass.RETRY
         if state == "23505":  # unique_violation
             table = getattr(origin.__cause__, "table_name", None)
-            return Verdict.DUPLICATE if table in (tables.identifier.name, tables.pair.name) else Verdict.UNEXPECTED
+            return (
+                ErrorClass.DUPLICATE if table in (tables.identifier.name, tables.pair.name) else ErrorClass.UNEXPECTED
+            )
         if state in AWAY or state.startswith("08"):
-            return Verdict.AWAY
-        return Verdict.UNEXPECTED
+            return ErrorClass.AWAY
+        return ErrorClass.UNEXPECTED
 
     async def write(self, connection: AsyncConnection, plan: Plan) -> Numbers:
         """All of it in one statement: the round trips between seven cost more than their work (decision 0011).
@@ -74,18 +76,18 @@ class PostgreSQL:
             # clock set back, so that it is older than what it is linked to. Its id is needed beforehand.
             numbers = (await connection.execute(_DRAW, {"count": len(plan.contacts)})).scalars()
             drawn = {contact.id: number for contact, number in zip(plan.contacts, sorted(numbers), strict=True)}
-        with claiming(self.judge):
+        with claiming(self.classify_error):
             ids, seqs = (await connection.execute(_WRITE, _parameters(plan, drawn))).one()
         return Numbers({contact.id: id for contact, id in zip(plan.contacts, ids, strict=True)}, seqs)
 
-    async def number(
+    async def insert_numbered(
         self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
     ) -> list[int]:
         (key,) = table.primary_key
         statement = table.insert().returning(key)
         return [(await connection.execute(statement, row)).scalar_one() for row in rows]
 
-    async def settle(self, engines: Engines, seq: int) -> None:
+    async def wait_for_writers(self, engines: Engines, seq: int) -> None:
         # Whoever has drawn a number holds this lock on the table until he has committed. Nobody waits for us.
         async with engines.read.connect() as connection:
             writers = set((await connection.execute(_WRITERS)).scalars())
@@ -93,11 +95,11 @@ class PostgreSQL:
                 await asyncio.sleep(0.002)
                 writers &= set((await connection.execute(_WRITERS)).scalars())
 
-    async def forget(self, engines: Engines) -> bool:
+    async def truncate_wal(self, engines: Engines) -> bool:
         return True  # no table has it any more; what the server keeps of them is not ours to see
 
     @asynccontextmanager
-    async def unhurried(self, connection: AsyncConnection) -> AsyncIterator[None]:
+    async def without_timeouts(self, connection: AsyncConnection) -> AsyncIterator[None]:
         await connection.execute(NO_TIMEOUT)
         yield
 
@@ -137,13 +139,13 @@ WITH swap AS (
   FROM swap, locked
   WHERE contact.id = locked.id AND contact.id = swap.id AND contact.version = swap.seen
   RETURNING contact.id
-), judged AS MATERIALIZED (
+), verified AS MATERIALIZED (
   -- fails, and the whole statement with it, if one of them is no longer as it was seen
   SELECT 1 / (count(*) = cardinality(CAST(:swap_id AS bigint[])))::integer FROM swapped
 ), created AS MATERIALIZED (
   SELECT given.*, coalesce(drawn, nextval('contact_id_seq')) AS id
   FROM (
-    SELECT row.* FROM judged, unnest(
+    SELECT row.* FROM verified, unnest(
       CAST(:contact_id AS bigint[]), CAST(:contact_drawn AS bigint[]), CAST(:contact_email AS text[]),
       CAST(:contact_phone_number AS text[]), CAST(:contact_linked_id AS bigint[]),
       CAST(:contact_created_at AS timestamptz[]), CAST(:contact_updated_at AS timestamptz[]),
@@ -165,7 +167,7 @@ WITH swap AS (
   ORDER BY given.kind, given.value
 ), relinked AS (
   UPDATE contact SET linked_id = given.linked_id, updated_at = given.updated_at
-  FROM judged, unnest(
+  FROM verified, unnest(
     CAST(:relink_id AS bigint[]), CAST(:relink_linked_id AS bigint[]), CAST(:relink_updated_at AS timestamptz[])
   ) AS given (id, linked_id, updated_at)
   WHERE contact.id = given.id
@@ -175,7 +177,7 @@ WITH swap AS (
   SELECT given.at, given.kind, given.outcome, given.email, given.phone_number, CAST(given.raw AS json), given.norm,
     coalesce(created.id, given.contact_id), coalesce(home.id, given.primary_id), CAST(given.demoted AS json),
     given.version_before, given.version_after, given.request_id
-  FROM judged, unnest(
+  FROM verified, unnest(
     CAST(:event_at AS timestamptz[]), CAST(:event_kind AS text[]), CAST(:event_outcome AS text[]),
     CAST(:event_email AS text[]), CAST(:event_phone_number AS text[]), CAST(:event_raw AS text[]),
     CAST(:event_norm AS text[]), CAST(:event_contact_id AS bigint[]), CAST(:event_primary_id AS bigint[]),
@@ -199,7 +201,7 @@ WITH swap AS (
   DELETE FROM withheld_pair USING logged
   WHERE withheld_pair.email = logged.email AND withheld_pair.phone_number = logged.phone_number AND NOT logged.withheld
 )
-SELECT ARRAY(SELECT id FROM created ORDER BY provisional), ARRAY(SELECT seq FROM logged ORDER BY seq) FROM judged
+SELECT ARRAY(SELECT id FROM created ORDER BY provisional), ARRAY(SELECT seq FROM logged ORDER BY seq) FROM verified
 """)
 
 _WRITERS = sa.text(

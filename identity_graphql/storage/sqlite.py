@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from identity_graphql.domain.reconcile import Numbers, Plan
 from identity_graphql.storage.address import Address
-from identity_graphql.storage.dialect import Engines, Pool, Verdict
-from identity_graphql.storage.writes import write
+from identity_graphql.storage.dialect import Engines, ErrorClass, Pool
+from identity_graphql.storage.plan_writes import write
 
 BUSY_TIMEOUT = 5000  # milliseconds
 PRAGMAS = (
@@ -63,20 +63,20 @@ class SQLite:
 
         return engine
 
-    def judge(self, error: BaseException) -> Verdict:
+    def classify_error(self, error: BaseException) -> ErrorClass:
         origin = getattr(error, "orig", None) or error
         code: int = getattr(origin, "sqlite_errorcode", 0)
         if code in DUPLICATE:
-            return Verdict.DUPLICATE
+            return ErrorClass.DUPLICATE
         primary = code & 0xFF  # BUSY_SNAPSHOT and the like are kinds of BUSY
         if primary in RETRY:
-            return Verdict.RETRY
-        return Verdict.AWAY if primary in AWAY else Verdict.UNEXPECTED
+            return ErrorClass.RETRY
+        return ErrorClass.AWAY if primary in AWAY else ErrorClass.UNEXPECTED
 
     async def write(self, connection: AsyncConnection, plan: Plan) -> Numbers:
-        return await write(connection, plan, number=self.number, judge=self.judge)
+        return await write(connection, plan, insert_numbered=self.insert_numbered, classify_error=self.classify_error)
 
-    async def number(
+    async def insert_numbered(
         self, connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
     ) -> list[int]:
         # The write lock is ours: nobody else draws numbers meanwhile, and AUTOINCREMENT keeps the highest ever used.
@@ -88,10 +88,10 @@ class SQLite:
         )
         return list(numbers)
 
-    async def settle(self, engines: Engines, seq: int) -> None:
+    async def wait_for_writers(self, engines: Engines, seq: int) -> None:
         pass  # there is one writer at a time: numbers are committed in their order
 
-    async def forget(self, engines: Engines) -> bool:
+    async def truncate_wal(self, engines: Engines) -> bool:
         """Empty the write-ahead log, which keeps pages as they were before. Not as long as somebody reads them."""
         async with engines.read.connect() as connection:
             await connection.exec_driver_sql(f"PRAGMA busy_timeout={CHECKPOINT_TIMEOUT}")
@@ -105,7 +105,7 @@ class SQLite:
                 await connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_TIMEOUT}")
 
     @asynccontextmanager
-    async def unhurried(self, connection: AsyncConnection) -> AsyncIterator[None]:
+    async def without_timeouts(self, connection: AsyncConnection) -> AsyncIterator[None]:
         yield  # there is no limit
 
     @asynccontextmanager

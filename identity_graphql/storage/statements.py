@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from identity_graphql.domain.contacts import Cluster, Contact
 from identity_graphql.domain.events import EventKind
-from identity_graphql.domain.identifiers import IdentifierKind
+from identity_graphql.domain.identifiers import Identifier, IdentifierKind
+from identity_graphql.domain.reconcile import Found
+from identity_graphql.domain.state import Pair
 from identity_graphql.storage.tables import (
     among,
     ban,
@@ -286,3 +288,31 @@ def clusters_from_rows(rows: Iterable[Sequence[Any]]) -> tuple[Cluster, ...]:
         if member.deleted_at is None:
             members.setdefault(member.linked_id or member.id, []).append(member)
     return tuple(Cluster.of(contacts) for contacts in members.values())
+
+
+def sought(identifiers: Collection[Identifier], pairs: Collection[Pair]) -> dict[str, list[str]]:
+    """Returns the parameters of `FIND`."""
+    emails = sorted({i.value for i in identifiers if i.kind is IdentifierKind.EMAIL})
+    phone_numbers = sorted({i.value for i in identifiers if i.kind is IdentifierKind.PHONE_NUMBER})
+    return {
+        "emails": padded(emails, ""),
+        "phone_numbers": padded(phone_numbers, ""),
+        "pair_emails": padded(sorted({email for email, _ in pairs}), ""),
+        "pair_phone_numbers": padded(sorted({phone_number for _, phone_number in pairs}), ""),
+    }
+
+
+def found_from_rows(rows: Iterable[Sequence[Any]]) -> Found:
+    """Returns what the rows of `FIND` say."""
+    contacts, seen, withheld, now, any_ban = [], set(), {}, None, False
+    for row in rows:
+        if row[0] is not None:
+            contacts.append(row)
+        elif row[1] is not None and row[3] is not None:
+            withheld[(row[1], row[2])] = bool(row[3])
+        elif row[1] is not None:
+            seen.add((row[1], row[2]))
+        else:
+            now, any_ban = row[4], bool(row[3])
+    assert now is not None, "the clock is always among the rows"
+    return Found(clusters_from_rows(contacts), frozenset(seen), now, withheld, any_ban)

@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.serving import process
+from tests.support.serving import process
 
 HERE = Path(__file__).parent
 LOCK = HERE / "package-lock.json"

@@ -1,0 +1,264 @@
+"""Contacts and clusters: twins of the domain's, joined by `from_domain`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import Enum
+
+import strawberry
+from strawberry import ID, UNSET
+
+from identity_graphql.api.graphql.connections import (
+    DEFAULT_PAGE,
+    After,
+    Connection,
+    First,
+    not_of_this_list,
+    page_size,
+    position_of,
+)
+from identity_graphql.api.graphql.context import Info, Source, book_of
+from identity_graphql.api.graphql.history import Ban, Bridge, Event, Evidence, PairStanding, page_of
+from identity_graphql.api.graphql.scalars import given, id_of
+from identity_graphql.domain import contacts as domain
+from identity_graphql.domain import state
+from identity_graphql.domain.erasure import is_token
+from identity_graphql.domain.state import ends
+from identity_graphql.services.history import ClusterHistory, apart
+
+
+@strawberry.enum(description="The place of a contact in its cluster.")
+class LinkPrecedence(Enum):
+    PRIMARY = strawberry.enum_value("PRIMARY", description="The oldest contact of the cluster.")
+    SECONDARY = strawberry.enum_value("SECONDARY", description="Any other; linked to the primary.")
+
+
+@strawberry.type(description="One stored record: an email, a phone number, or both.")
+class Contact:
+    number: strawberry.Private[int]
+    home: strawberry.Private[domain.Cluster | None]
+    linked_to: strawberry.Private[int | None]
+    source: strawberry.Private[Source]
+    id: ID = strawberry.field(description="Never changes, and is never given out again.")
+    email: str | None = strawberry.field(description="As it is compared: trimmed, in lower case.")
+    phone_number: str | None = strawberry.field(description="As it is compared: digits, perhaps with a + in front.")
+    linked_id: ID | None = strawberry.field(description="A secondary's primary; null for a primary.")
+    link_precedence: LinkPrecedence = strawberry.field(description="Whether it is its cluster's primary.")
+    created_at: datetime = strawberry.field(description="Decides who is the oldest; ties go to the smaller id.")
+    updated_at: datetime = strawberry.field(description="Changes only when this record's own link or deletion changes.")
+    deleted_at: datetime | None = strawberry.field(description="Null for a live contact.")
+    undone_at: datetime | None = strawberry.field(description="When what had made it was undone; else null.")
+    erased_at: datetime | None = strawberry.field(description="When all its values were erased; else null.")
+    redacted: bool = strawberry.field(description="Whether a value that it had at this time was erased since.")
+
+    @classmethod
+    def from_domain(cls, contact: domain.Contact, home: domain.Cluster | None = None, source: Source = None) -> Contact:
+        """With ``home``, the cluster it was read with, its links cost no further look-up."""
+        return cls(
+            number=contact.id,
+            home=home,
+            linked_to=contact.linked_id,
+            source=source,
+            id=id_of(contact.id),
+            email=contact.email,
+            phone_number=contact.phone_number,
+            linked_id=None if contact.linked_id is None else id_of(contact.linked_id),
+            link_precedence=LinkPrecedence[contact.link_precedence.name],
+            created_at=contact.created_at,
+            updated_at=contact.updated_at,
+            deleted_at=contact.deleted_at,
+            undone_at=contact.undone_at,
+            erased_at=contact.erased_at,
+            redacted=isinstance(source, ClusterHistory) and source.is_redacted(contact.id),
+        )
+
+    @strawberry.field(description="The primary that a secondary is linked to; null for a primary.")
+    async def linked(self, info: Info) -> Contact | None:
+        if self.linked_to is None:
+            return None
+        if self.home is not None:
+            return Contact.from_domain(self.home.primary, self.home, self.source)
+        if self.source is None:
+            found = await info.context.contacts.load(self.linked_to)
+        else:
+            found = (await book_of(info.context, self.source, self.linked_to)).contact(self.linked_to)
+        return Contact.from_domain(found, None, self.source) if found else None
+
+    @strawberry.field(description="The customer it belongs to; null for a deleted contact.")
+    async def cluster(self, info: Info) -> Cluster | None:
+        if self.deleted_at is not None:
+            return None
+        if self.home is not None:
+            return Cluster.from_domain(self.home, self.source)
+        if self.source is None:
+            found = await info.context.clusters.load(self.number)
+            return Cluster.from_domain(found) if found else None
+        book = await book_of(info.context, self.source, self.number)
+        home = book.home(self.number)
+        return None if home is None else Cluster.from_domain(book.cluster(home), self.source)
+
+    @strawberry.field(description="What happened to it: how it came, moved, went and came back.")
+    async def history(self, info: Info, first: First = DEFAULT_PAGE, after: After = UNSET) -> Connection[Event]:
+        book = await book_of(info.context, self.source, self.number)
+        found = (await apart(lambda: book.histories, book)).contacts.get(self.number, ())
+        return page_of(found, book.undone_by, first=first, after=given(after))
+
+
+@strawberry.type(
+    description="All live contacts of one customer. Lists begin with the primary's values, then go by seniority."
+)
+class Cluster:
+    entity: strawberry.Private[domain.Cluster]
+    source: strawberry.Private[Source]
+    id: ID = strawberry.field(description="The primary's id.")
+    primary_contact_id: ID = strawberry.field(description="The primary's id, by the name that REST has for it.")
+    size: int = strawberry.field(description="How many contacts it has.")
+    version: int = strawberry.field(description="Goes up by one with every event of this cluster; starts at 1.")
+    changed_at: datetime = strawberry.field(description="When its last event happened.")
+
+    @classmethod
+    def from_domain(cls, cluster: domain.Cluster, source: Source = None) -> Cluster:
+        primary_id = id_of(cluster.primary.id)
+        return cls(
+            entity=cluster,
+            source=source,
+            id=primary_id,
+            primary_contact_id=primary_id,
+            size=cluster.size,
+            version=cluster.version,
+            changed_at=cluster.changed_at,
+        )
+
+    @strawberry.field(description="Whether a value that it had at this time was erased since.")
+    def redacted(self) -> bool:
+        book = self.source
+        return isinstance(book, ClusterHistory) and any(
+            book.is_redacted(contact.id) for contact in self.entity.contacts
+        )
+
+    @strawberry.field(description="Its oldest contact.")
+    def primary(self) -> Contact:
+        return self._contact(self.entity.primary)
+
+    @strawberry.field(description="All its other contacts, by seniority. `contacts` gives them page by page.")
+    def secondaries(self, info: Info) -> list[Contact]:
+        info.context.charge(self.size)
+        return [self._contact(contact) for contact in self.entity.secondaries]
+
+    @strawberry.field(description="Its emails, without repeats; the primary's comes first.")
+    def emails(self, info: Info) -> list[str]:
+        info.context.charge(self.size)
+        return list(self.entity.emails)
+
+    @strawberry.field(description="Its phone numbers, without repeats; the primary's comes first.")
+    def phone_numbers(self, info: Info) -> list[str]:
+        info.context.charge(self.size)
+        return list(self.entity.phone_numbers)
+
+    @strawberry.field(description="The ids of its secondaries, by seniority.")
+    def secondary_contact_ids(self, info: Info) -> list[ID]:
+        info.context.charge(self.size)
+        return [id_of(number) for number in self.entity.secondary_contact_ids]
+
+    @strawberry.field(description="Its contacts, the primary first, then by seniority.")
+    def contacts(self, first: First = DEFAULT_PAGE, after: After = UNSET) -> Connection[Contact]:
+        size, cursor = page_size(first), given(after)
+        last, start = position_of(cursor), 0
+        members = self.entity.contacts
+        if cursor is not None:
+            start = next((n for n, member in enumerate(members, 1) if member.id == last), 0)
+            if start == 0:
+                raise not_of_this_list()
+        page = members[start : start + size + 1]
+        nodes = [self._contact(contact) for contact in page]
+        return Connection.of(nodes, [contact.id for contact in page], first=size, after=cursor)
+
+    @strawberry.field(description="What happened to it, in order; that of the clusters which were merged into it, too.")
+    async def history(self, info: Info, first: First = DEFAULT_PAGE, after: After = UNSET) -> Connection[Event]:
+        book, home = await self._book(info)
+        found = (await apart(lambda: book.histories, book)).clusters.get(home, ())
+        return page_of(found, book.undone_by, first=first, after=given(after))
+
+    @strawberry.field(description="What holds it together, as a graph to be drawn.")
+    async def evidence(self, info: Info) -> Evidence:
+        book, home = await self._book(info)
+        graph = await apart(lambda: book.evidence(home), book)
+        info.context.charge(len(graph.nodes) + len(graph.edges))
+        return Evidence.from_domain(graph)
+
+    @strawberry.field(
+        description="The single pieces of evidence without which it would fall apart; those first that would leave the"
+        " most equal parts."
+    )
+    async def bridges(self, info: Info, first: First = DEFAULT_PAGE, after: After = UNSET) -> Connection[Bridge]:
+        book, home = await self._book(info)
+        size, cursor = page_size(first), given(after)
+        last = position_of(cursor)
+        page = (await apart(lambda: book.bridges(home), book))[last : last + size + 1]
+        nodes = [Bridge.from_domain(bridge, book.undone_by) for bridge in page]
+        return Connection.of(nodes, range(last + 1, last + 1 + len(page)), first=size, after=cursor)
+
+    @strawberry.field(description="The pairs that bans keep back from it.")
+    async def withheld(self, info: Info) -> list[WithheldPair]:
+        book, home = await self._book(info)
+        found = book.withheld(home)
+        info.context.charge(len(found))
+        return [WithheldPair.from_domain(pair, withheld, self.source) for pair, withheld in found]
+
+    @strawberry.field(description="The bans of its contacts.")
+    async def bans(self, info: Info) -> list[Ban]:
+        book, home = await self._book(info)
+        found = book.bans(home)
+        info.context.charge(len(found))
+        return [Ban.from_domain(ban) for ban in found]
+
+    def _contact(self, contact: domain.Contact) -> Contact:
+        return Contact.from_domain(contact, self.entity, self.source)
+
+    async def _book(self, info: Info) -> tuple[ClusterHistory, int]:
+        """The log that led to it, and its primary there: perhaps another one than a moment ago."""
+        primary_id = self.entity.primary.id
+        book = await book_of(info.context, self.source, primary_id)
+        home = book.home(primary_id)
+        assert home is not None, "its primary is in the log"
+        return book, home
+
+
+@strawberry.type(description="An email and a phone number that were seen together, but are kept apart by a ban.")
+class WithheldPair:
+    pair: strawberry.Private[state.Pair]
+    source: strawberry.Private[Source]
+    email: str | None = strawberry.field(description="The email; null if it was erased.")
+    phone_number: str | None = strawberry.field(description="The phone number; null if it was erased.")
+    standing: PairStanding = strawberry.field(description="WITHHELD, or BANNED if the ban is on the pair itself.")
+    event: ID = strawberry.field(description="The `seq` of the event that kept it back.")
+
+    @classmethod
+    def from_domain(cls, pair: state.Pair, withheld: state.Withheld, source: Source = None) -> WithheldPair:
+        email, phone_number = (None if is_token(value) else value for value in pair)
+        return cls(
+            pair=pair,
+            source=source,
+            email=email,
+            phone_number=phone_number,
+            standing=PairStanding.BANNED if withheld.banned else PairStanding.WITHHELD,
+            event=ID(str(withheld.seq)),
+        )
+
+    @strawberry.field(description="The customer who has the email; null if nobody has.")
+    async def email_cluster(self, info: Info) -> Cluster | None:
+        return await self._holder(info, 0)
+
+    @strawberry.field(description="The customer who has the phone number; null if nobody has.")
+    async def phone_number_cluster(self, info: Info) -> Cluster | None:
+        return await self._holder(info, 1)
+
+    async def _holder(self, info: Info, end: int) -> Cluster | None:
+        identifier = ends(self.pair)[end]
+        if self.source is None:
+            found = await info.context.holders.load(identifier)
+        else:
+            book = await book_of(info.context, self.source, 0)
+            home = book.state.home(identifier)
+            found = None if home is None else book.cluster(home)
+        return Cluster.from_domain(found, self.source) if found else None

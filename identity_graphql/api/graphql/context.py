@@ -1,0 +1,93 @@
+"""What resolvers may reach."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from functools import cached_property
+
+import strawberry
+from graphql import GraphQLError
+from strawberry.dataloader import DataLoader
+
+from identity_graphql.domain.contacts import Cluster, Contact
+from identity_graphql.domain.events import Event
+from identity_graphql.domain.identifiers import Identifier
+from identity_graphql.services.history import ClusterHistory, HistoryService
+from identity_graphql.services.identify import IdentityService
+from identity_graphql.services.stewardship import StewardService
+
+MOST_ITEMS = 200_000
+"""Of all lists in one answer together: about a second of work."""
+
+
+class Context:
+    """One per HTTP request. The loaders turn many single look-ups into one statement; most requests need none."""
+
+    def __init__(self, service: IdentityService, steward: StewardService, archive: HistoryService) -> None:
+        self.service = service
+        self.steward = steward
+        self.archive = archive
+        self._items = MOST_ITEMS
+
+    def charge(self, items: int) -> None:
+        """Count the items of a list, or the events, that an answer takes. Raises GraphQLError when they are too many.
+
+        Beside the limits on documents, which cannot know how long a list will be.
+        """
+        self._items -= items
+        if self._items < 0:
+            raise GraphQLError(
+                f"The answer takes more than {MOST_ITEMS:,} list items and events of the log: ask for less of each "
+                "cluster, or for fewer at once. If this is a mutation, what it was to do is done.",
+                extensions={"code": "QUERY_TOO_COMPLEX"},
+            )
+
+    @cached_property
+    def contacts(self) -> DataLoader[int, Contact | None]:
+        return DataLoader(self.service.contacts, max_batch_size=1000)
+
+    @cached_property
+    def clusters(self) -> DataLoader[int, Cluster | None]:
+        return DataLoader(self.service.clusters_of, max_batch_size=1000)
+
+    @cached_property
+    def holders(self) -> DataLoader[Identifier, Cluster | None]:
+        return DataLoader(self.service.holders, max_batch_size=1000)
+
+    @cached_property
+    def books(self) -> DataLoader[int, ClusterHistory]:
+        return DataLoader(self._books, max_batch_size=100)
+
+    async def _books(self, contact_ids: Sequence[int]) -> list[ClusterHistory]:
+        book = await self.archive.book(contact_ids)
+        self.charge(len(book.events))
+        return [book] * len(contact_ids)
+
+
+class Preview:
+    """The log as it would be after a request that is only tried; read when something of it is asked for."""
+
+    def __init__(self, contact_ids: Collection[int], event: Event) -> None:
+        self._contact_ids = contact_ids
+        self._event = event
+        self._reading: asyncio.Future[ClusterHistory] | None = None
+
+    async def book(self, context: Context) -> ClusterHistory:
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(context.archive.book_with(self._contact_ids, self._event))
+        return await self._reading
+
+
+Source = ClusterHistory | Preview | None
+"""Where something is from: an earlier or a possible state, or (None) the present."""
+
+
+async def book_of(context: Context, source: Source, contact_id: int) -> ClusterHistory:
+    """The log that led to where something is from."""
+    if isinstance(source, ClusterHistory):
+        return source
+    return await (context.books.load(contact_id) if source is None else source.book(context))
+
+
+Info = strawberry.Info[Context, None]

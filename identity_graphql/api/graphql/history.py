@@ -1,0 +1,274 @@
+"""What happened, and what holds a cluster together: twins of the domain's, joined by `from_domain`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from enum import Enum
+
+import strawberry
+from strawberry import ID
+
+from identity_graphql.api.graphql.connections import Connection, page_size, position_of
+from identity_graphql.api.graphql.context import Info
+from identity_graphql.api.graphql.scalars import id_of
+from identity_graphql.domain import events as domain
+from identity_graphql.domain import explain, history
+from identity_graphql.domain.contacts import PROVISIONAL
+from identity_graphql.domain.erasure import is_token
+from identity_graphql.domain.identifiers import IdentifierKind as Kind
+from identity_graphql.services.history import ClusterHistory
+
+
+@strawberry.enum(description="What was done: a request, or one of a steward's verbs.")
+class EventKind(Enum):
+    IDENTIFY = strawberry.enum_value("IDENTIFY", description="A request taught something.")
+    MERGE_CLUSTERS = strawberry.enum_value("MERGE_CLUSTERS", description="Two clusters were joined by hand.")
+    SPLIT_CLUSTER = strawberry.enum_value("SPLIT_CLUSTER", description="Contacts were taken out of a cluster.")
+    UNDO = strawberry.enum_value("UNDO", description="An event was taken back.")
+    BAN_LINK = strawberry.enum_value("BAN_LINK", description="Two contacts are never to be linked.")
+    UNBAN_LINK = strawberry.enum_value("UNBAN_LINK", description="A ban was lifted.")
+    DELETE_CONTACT = strawberry.enum_value("DELETE_CONTACT", description="A contact and its evidence were taken out.")
+    RESTORE_CONTACT = strawberry.enum_value("RESTORE_CONTACT", description="A deleted contact came back.")
+    ERASE = strawberry.enum_value("ERASE", description="Values were erased for good.")
+
+
+@strawberry.enum(description="What a request came to.")
+class Outcome(Enum):
+    CREATED = strawberry.enum_value("CREATED", description="Nothing was known: a new cluster.")
+    LINKED = strawberry.enum_value("LINKED", description="A secondary was added to a cluster.")
+    MERGED = strawberry.enum_value("MERGED", description="Two clusters were joined; the older primary stays.")
+    OBSERVED = strawberry.enum_value(
+        "OBSERVED", description="An email and a phone number of one cluster were seen together for the first time."
+    )
+    UNCHANGED = strawberry.enum_value("UNCHANGED", description="Nothing new; nothing was written.")
+    WITHHELD = strawberry.enum_value(
+        "WITHHELD", description="A ban forbids the link: the email's cluster is answered, the pair waits."
+    )
+
+
+@strawberry.enum(description="An email or a phone number.")
+class IdentifierKind(Enum):
+    EMAIL = strawberry.enum_value("EMAIL", description="An email.")
+    PHONE_NUMBER = strawberry.enum_value("PHONE_NUMBER", description="A phone number.")
+
+
+@strawberry.type(description="One entry of the log: a request that taught something, or a steward's verb.")
+class Event:
+    seq: ID | None = strawberry.field(description="Its number; `undo` and `asOfSeq` take it. Null in a dry run.")
+    at: datetime = strawberry.field(description="When it was settled; later for every next event of a cluster.")
+    kind: EventKind = strawberry.field(description="What was done.")
+    outcome: Outcome | None = strawberry.field(description="What a request came to; null for a steward's verb.")
+    summary: str = strawberry.field(description="For people.")
+    email: str | None = strawberry.field(description="The request's, as it is compared; null if it was erased.")
+    phone_number: str | None = strawberry.field(description="The request's, as it is compared; null if it was erased.")
+    given_email: str | None = strawberry.field(description="The email as it was typed.")
+    given_phone_number: str | None = strawberry.field(description="The phone number as it was typed.")
+    redacted: bool = strawberry.field(description="Whether its email or phone number was erased since.")
+    contact_id: ID | None = strawberry.field(description="The contact that it created; null if it created none.")
+    primary_contact_id: ID = strawberry.field(description="The cluster that it ended in, by its primary then.")
+    demoted_contact_ids: list[ID] = strawberry.field(description="The primaries that it made secondaries.")
+    version_before: int = strawberry.field(description="The version of that cluster before it.")
+    version_after: int = strawberry.field(description="The version of that cluster after it.")
+    actor: str | None = strawberry.field(description="The steward; null for a request.")
+    reason: str | None = strawberry.field(description="Why the steward did it; null for a request.")
+    request_id: str | None = strawberry.field(description="The HTTP request that it came with.")
+    undone_by: ID | None = strawberry.field(description="The undo that took it back; null if it counts.")
+
+    @classmethod
+    def from_domain(cls, event: domain.Event, undone_by: Mapping[int, int] | None = None) -> Event:
+        values = [None if is_token(value) else value for value in (event.email, event.phone_number)]
+        given = [event.raw.get(name) for name in ("email", "phoneNumber")]
+        undo = (undone_by or {}).get(event.seq)
+        return cls(
+            seq=ID(str(event.seq)) if event.seq else None,
+            at=event.at,
+            kind=EventKind[event.kind.name],
+            outcome=None if event.outcome is domain.Outcome.DONE else Outcome[event.outcome.name],
+            summary=history.words(event),
+            email=values[0],
+            phone_number=values[1],
+            given_email=None if given[0] is None else str(given[0]),
+            given_phone_number=None if given[1] is None else str(given[1]),
+            redacted=values != [event.email, event.phone_number],
+            contact_id=None if event.contact_id is None else id_of(event.contact_id),
+            primary_contact_id=id_of(event.primary_id),
+            demoted_contact_ids=[id_of(demotion.id) for demotion in event.demoted],
+            version_before=event.version_before,
+            version_after=event.version_after,
+            actor=event.actor,
+            reason=event.reason,
+            request_id=event.request_id,
+            undone_by=None if undo is None else ID(str(undo)),
+        )
+
+
+def page_of(
+    events: Sequence[domain.Event], undone_by: Mapping[int, int], *, first: int, after: str | None
+) -> Connection[Event]:
+    """One page of a history, in the order in which it happened."""
+    size, last = page_size(first), position_of(after)
+    # What a dry run would write has no number yet: it comes last.
+    page = [event for event in events if (event.seq or _LAST) > last][: size + 1]
+    nodes = [Event.from_domain(event, undone_by) for event in page]
+    return Connection.of(nodes, [event.seq or _LAST for event in page], first=size, after=after)
+
+
+_LAST = PROVISIONAL - 1
+
+
+@strawberry.enum(description="Whether a pair is evidence.")
+class PairStanding(Enum):
+    LIVE = strawberry.enum_value("LIVE", description="It is: its two identifiers are one customer's.")
+    WITHHELD = strawberry.enum_value("WITHHELD", description="It is not: a ban between two contacts keeps it back.")
+    BANNED = strawberry.enum_value("BANNED", description="It is not: the pair itself is banned.")
+
+
+@strawberry.type(description="Two contacts that are never to be of one cluster.")
+class Ban:
+    contact_id: ID = strawberry.field(description="The one.")
+    other_id: ID = strawberry.field(description="The other.")
+    event: ID = strawberry.field(description="The `seq` of the event that banned them.")
+
+    @classmethod
+    def from_domain(cls, ban: tuple[int, int, int]) -> Ban:
+        return cls(contact_id=id_of(ban[0]), other_id=id_of(ban[1]), event=ID(str(ban[2])))
+
+
+def _key(node: explain.Node) -> str:
+    return f"contact:{id_of(node)}" if isinstance(node, int) else explain.key(node)
+
+
+@strawberry.enum(description="What holds two nodes together.")
+class EvidenceKind(Enum):
+    PAIR = strawberry.enum_value("PAIR", description="An email and a phone number were seen together.")
+    LINK = strawberry.enum_value("LINK", description="A steward said that two contacts belong together.")
+    CLAIM = strawberry.enum_value("CLAIM", description="A contact brought an identifier.")
+
+
+@strawberry.type(description="A contact or an identifier: one of the two is set.")
+class Node:
+    key: str = strawberry.field(
+        description='Unique: "contact:5", "email:a@example.com", "phone_number:555"; of an erased value, a token.'
+    )
+    contact_id: ID | None = strawberry.field(description="The contact.")
+    kind: IdentifierKind | None = strawberry.field(description="Of an identifier, its kind.")
+    value: str | None = strawberry.field(description="Of an identifier, its value; null if it was erased.")
+
+    @classmethod
+    def from_domain(cls, node: explain.Node) -> Node:
+        if isinstance(node, int):
+            return cls(key=_key(node), contact_id=id_of(node), kind=None, value=None)
+        value = None if is_token(node.value) else node.value
+        kind = IdentifierKind.EMAIL if node.kind is Kind.EMAIL else IdentifierKind.PHONE_NUMBER
+        return cls(key=_key(node), contact_id=None, kind=kind, value=value)
+
+
+@strawberry.type(description="What holds two nodes of a cluster together.")
+class EvidenceEdge:
+    kind: EvidenceKind = strawberry.field(description="What it is.")
+    source: str = strawberry.field(description="The key of one node: the email of a pair, the contact of a claim.")
+    target: str = strawberry.field(description="The key of the other.")
+    event: ID | None = strawberry.field(description="The event that said so.")
+
+
+@strawberry.type(description="All that holds a cluster together, to be drawn.")
+class Evidence:
+    nodes: list[Node] = strawberry.field(description="Its contacts, then its identifiers.")
+    edges: list[EvidenceEdge] = strawberry.field(description="What holds them together.")
+
+    @classmethod
+    def from_domain(cls, graph: explain.Graph) -> Evidence:
+        edges = [
+            EvidenceEdge(
+                kind=EvidenceKind[edge.kind.name],
+                source=_key(edge.source),
+                target=_key(edge.target),
+                event=None if edge.seq is None else ID(str(edge.seq)),
+            )
+            for edge in graph.edges
+        ]
+        return cls(nodes=[Node.from_domain(node) for node in graph.nodes], edges=edges)
+
+
+@strawberry.type(description="A single piece of evidence without which its cluster would fall apart.")
+class Bridge:
+    entity: strawberry.Private[explain.Bridge]
+    kind: EvidenceKind = strawberry.field(description="PAIR or LINK.")
+    source: Node = strawberry.field(description="One end.")
+    target: Node = strawberry.field(description="The other end.")
+    event: Event | None = strawberry.field(description="The event that brought it.")
+    part_sizes: list[int] = strawberry.field(description="The contacts in the parts; that with the primary first.")
+
+    @classmethod
+    def from_domain(cls, bridge: explain.Bridge, undone_by: Mapping[int, int]) -> Bridge:
+        beyond = bridge.end - bridge.first
+        return cls(
+            entity=bridge,
+            kind=EvidenceKind[bridge.kind.name],
+            source=Node.from_domain(bridge.source),
+            target=Node.from_domain(bridge.target),
+            event=Event.from_domain(bridge.event, undone_by) if bridge.event else None,
+            part_sizes=[len(bridge.walk) - beyond, beyond],
+        )
+
+    @strawberry.field(description="The contacts of the parts; that with the primary first.")
+    def parts(self, info: Info) -> list[list[ID]]:
+        info.context.charge(len(self.entity.walk))
+        return [[id_of(contact_id) for contact_id in part] for part in self.entity.parts]
+
+
+@strawberry.type(description="One step of an explanation.")
+class Step:
+    kind: EvidenceKind = strawberry.field(description="What it goes by; CLAIM between a contact and an identifier.")
+    source: Node = strawberry.field(description="From here ...")
+    target: Node = strawberry.field(description="... to here.")
+    event: Event | None = strawberry.field(description="The event that brought it.")
+    words: str = strawberry.field(description="For people.")
+
+    @classmethod
+    def from_domain(cls, step: explain.Step, undone_by: Mapping[int, int]) -> Step:
+        kind = EvidenceKind.CLAIM if step.kind is explain.StepKind.CONTACT else EvidenceKind[step.kind.name]
+        return cls(
+            kind=kind,
+            source=Node.from_domain(step.source),
+            target=Node.from_domain(step.target),
+            event=Event.from_domain(step.event, undone_by) if step.event else None,
+            words=step.words,
+        )
+
+
+@strawberry.type(description="Why two contacts or identifiers are one customer, or why they are not.")
+class Explanation:
+    connected: bool = strawberry.field(description="Whether they are one customer.")
+    steps: list[Step] = strawberry.field(description="The shortest chain of evidence between them; else empty.")
+    words: list[str] = strawberry.field(description="The same for people, a sentence for every step.")
+    bans: list[Ban] = strawberry.field(description="Where they are not connected: the bans between them.")
+    undone: list[Event] = strawberry.field(description="Where they are not connected: what linked them and was undone.")
+    waiting: int = strawberry.field(description="Where they are not connected: how many pairs bans keep back.")
+
+    @classmethod
+    def of(
+        cls, book: ClusterHistory, start: explain.Node, goal: explain.Node, chain: explain.Chain | None
+    ) -> Explanation:
+        """From the chain between two nodes, or, if there is none, from what stands between them."""
+        if chain is not None:
+            steps = [Step.from_domain(step, book.undone_by) for step in chain.steps]
+            return cls(connected=True, steps=steps, words=[step.words for step in steps], bans=[], undone=[], waiting=0)
+        between = book.between(start, goal)
+        return cls(
+            connected=False,
+            steps=[],
+            words=[
+                *(f"contacts {a} and {b} are banned from each other (event {seq})" for a, b, seq in between.bans),
+                *(f"a pair of theirs waits behind a ban (event {withheld.seq})" for _, withheld in between.withheld),
+                *(
+                    f"what linked them (event {event.seq}) was undone (event {book.undone_by[event.seq]})"
+                    for event in between.undone
+                ),
+            ]
+            or ["no evidence connects them"],
+            bans=[Ban.from_domain(ban) for ban in between.bans],
+            undone=[Event.from_domain(event, book.undone_by) for event in between.undone],
+            waiting=len(between.withheld),
+        )

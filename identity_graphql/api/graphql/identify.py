@@ -1,0 +1,103 @@
+"""What `identify` is given and answers: twins of the domain's, joined by `from_domain`."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import strawberry
+from strawberry import UNSET
+
+from identity_graphql.api.graphql.contacts import Cluster, Contact
+from identity_graphql.api.graphql.context import Preview
+from identity_graphql.api.graphql.errors import field_of
+from identity_graphql.api.graphql.history import Event, Outcome
+from identity_graphql.api.graphql.scalars import PhoneNumber
+from identity_graphql.domain.contacts import PROVISIONAL
+from identity_graphql.domain.identifiers import Ignored
+from identity_graphql.domain.reconcile import Decision
+from identity_graphql.errors import IdentityError
+
+
+@strawberry.enum(description="What a warning is about.")
+class WarningCode(Enum):
+    IGNORED_VALUE = strawberry.enum_value(
+        "IGNORED_VALUE", description="A value that says nothing, such as `null` as a text, counted as not given."
+    )
+    LINK_WITHHELD = strawberry.enum_value(
+        "LINK_WITHHELD",
+        description="A ban keeps the email and the phone number apart; the email's cluster is answered.",
+    )
+
+
+@strawberry.type(description="Something about the request that was settled, but that its sender should know.")
+class Warning:
+    code: WarningCode = strawberry.field(description="For programs.")
+    field: str | None = strawberry.field(description="The argument it is about; null for the request as a whole.")
+    message: str = strawberry.field(description="For people.")
+
+    @classmethod
+    def from_domain(cls, ignored: Ignored) -> Warning:
+        return cls(code=WarningCode.IGNORED_VALUE, field=ignored.field, message=ignored.message)
+
+    @classmethod
+    def of(cls, decision: Decision) -> list[Warning]:
+        """All that the sender of a request should know."""
+        warnings = [cls.from_domain(ignored) for ignored in decision.request.details.ignored]
+        if decision.withheld:
+            message = "A ban keeps this email and this phone number apart; the email's cluster is answered."
+            warnings.append(cls(code=WarningCode.LINK_WITHHELD, field=None, message=message))
+        return warnings
+
+
+@strawberry.type(description="Which customer it is, and what was learned.")
+class IdentifyPayload:
+    outcome: Outcome = strawberry.field(description="What the request came to.")
+    cluster: Cluster = strawberry.field(description="The customer, as it is after the request.")
+    contact: Contact | None = strawberry.field(description="The contact that this request created; else null.")
+    demoted: list[Contact] = strawberry.field(description="The primaries that this request made secondaries.")
+    warnings: list[Warning] = strawberry.field(description="What its sender should know.")
+    events: list[Event] = strawberry.field(description="What was written into the log, or in a dry run would be.")
+
+    @classmethod
+    def from_domain(cls, decision: Decision, *, dry_run: bool = False) -> IdentifyPayload:
+        cluster, source = decision.cluster, None
+        if dry_run and decision.event is not None:
+            known = [contact.id for contact in cluster.contacts if contact.id < PROVISIONAL]
+            source = Preview(known, decision.event)
+        return cls(
+            outcome=Outcome[decision.outcome.name],
+            cluster=Cluster.from_domain(cluster, source),
+            contact=Contact.from_domain(decision.contact, cluster, source) if decision.contact else None,
+            demoted=[Contact.from_domain(contact, cluster, source) for contact in decision.demoted],
+            warnings=Warning.of(decision),
+            events=[Event.from_domain(decision.event)] if decision.event else [],
+        )
+
+
+@strawberry.input(description="An email, a phone number, or both.")
+class IdentifyInput:
+    email: str | None = strawberry.field(
+        default=UNSET, description="Blank, or a word like `null`, counts as not given."
+    )
+    phone_number: PhoneNumber | None = strawberry.field(
+        default=UNSET, description="Blank, or a word like `null`, counts as not given."
+    )
+
+
+@strawberry.type(description="Why an item failed; the others are not concerned.")
+class IdentifyError:
+    code: str = strawberry.field(description="For programs: BAD_USER_INPUT, BUSY, ...; as in `extensions.code`.")
+    field: str | None = strawberry.field(description="The field it is about; null for the item as a whole.")
+    message: str = strawberry.field(description="For people.")
+
+
+@strawberry.type(description="What became of one item: a payload or an error.")
+class IdentifyItem:
+    payload: IdentifyPayload | None = strawberry.field(default=None, description="Null if the item failed.")
+    error: IdentifyError | None = strawberry.field(default=None, description="Null if it did not.")
+
+    @classmethod
+    def from_domain(cls, result: Decision | IdentityError) -> IdentifyItem:
+        if isinstance(result, Decision):
+            return cls(payload=IdentifyPayload.from_domain(result))
+        return cls(error=IdentifyError(code=result.code, field=field_of(result), message=result.message))

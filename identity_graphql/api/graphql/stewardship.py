@@ -1,0 +1,218 @@
+"""What a steward's verbs are given and answer: twins of the domain's, joined by `from_domain`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import strawberry
+from strawberry import ID, UNSET
+
+from identity_graphql.api.graphql.contacts import Cluster, Contact
+from identity_graphql.api.graphql.history import Event, IdentifierKind, PairStanding
+from identity_graphql.api.graphql.scalars import PhoneNumber, given, id_of, number_of
+from identity_graphql.domain import state as domain
+from identity_graphql.domain.changes import Changes as Rows
+from identity_graphql.domain.erasure import is_token
+from identity_graphql.domain.identifiers import Identifier, Normalisation
+from identity_graphql.domain.identifiers import IdentifierKind as Kind
+from identity_graphql.errors import InvalidInput, Problem
+from identity_graphql.services.history import ClusterHistory
+from identity_graphql.services.stewardship import Command, Subject, VerbResult
+
+Actor = Annotated[str, strawberry.argument(description="Who does it. The log keeps it.")]
+Reason = Annotated[str, strawberry.argument(description="Why. The log keeps it.")]
+ExpectedVersion = Annotated[
+    int | None,
+    strawberry.argument(
+        description="The version of the cluster as you saw it; if it has another by now, nothing is done (CONFLICT)."
+        " A dry run needs none, and tells it."
+    ),
+]
+ExpectedOtherVersion = Annotated[
+    int | None, strawberry.argument(description="The same for the cluster that is named second.")
+]
+DryRun = Annotated[bool, strawberry.argument(description="Answer what would change, and change nothing.")]
+
+
+def command(
+    actor: str, reason: str, expected_version: int | None, dry_run: bool, expected_other_version: int | None = None
+) -> Command:
+    """What every verb is given."""
+    return Command(actor, reason, given(expected_version), given(expected_other_version), dry_run)
+
+
+@strawberry.input(
+    description="A contact, or an identifier, which stands for the contact that claims it: one of the three."
+)
+class SubjectInput:
+    contact_id: ID | None = strawberry.field(default=UNSET, description="A contact.")
+    email: str | None = strawberry.field(default=UNSET, description="An email.")
+    phone_number: PhoneNumber | None = strawberry.field(default=UNSET, description="A phone number.")
+
+    def subject(self, name: str, normalisation: Normalisation) -> Subject:
+        """Which of them. Raises InvalidInput unless it is exactly one."""
+        contact_id = given(self.contact_id)
+        with within(name):
+            identifiers = identifiers_of(given(self.email), given(self.phone_number), normalisation)
+        if (contact_id is not None) + len(identifiers) != 1:
+            raise InvalidInput(Problem(name, f"{name} must have exactly one of contactId, email or phoneNumber."))
+        return identifiers[0] if contact_id is None else number_of(str(contact_id), name)
+
+
+@contextmanager
+def within(name: str) -> Iterator[None]:
+    """Name the fields that are wrong by the path to them: of two ends, it matters which."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise InvalidInput(*(Problem(f"{name}.{p.path}", p.message) for p in error.problems)) from None
+
+
+@strawberry.input(description="An email or a phone number: one of the two.")
+class IdentifierInput:
+    email: str | None = strawberry.field(default=UNSET, description="An email.")
+    phone_number: PhoneNumber | None = strawberry.field(default=UNSET, description="A phone number.")
+
+    def identifier(self, name: str, normalisation: Normalisation) -> Identifier:
+        """Which of them. Raises InvalidInput unless it is exactly one."""
+        with within(name):
+            found = identifiers_of(given(self.email), given(self.phone_number), normalisation)
+        if len(found) != 1:
+            raise InvalidInput(Problem(name, f"{name} must each have exactly one of email or phoneNumber."))
+        return found[0]
+
+
+def identifiers_of(email: object, phone_number: object, normalisation: Normalisation) -> list[Identifier]:
+    """Those of the two that are given."""
+    values = (Kind.EMAIL, normalisation.email(email)), (Kind.PHONE_NUMBER, normalisation.phone_number(phone_number))
+    return [Identifier(kind, value) for kind, value in values if value is not None]
+
+
+@strawberry.type(description="A contact whose record changed.")
+class ContactChange:
+    id: ID = strawberry.field(description="The contact.")
+    before: Contact | None = strawberry.field(description="As it was; null for a new one.")
+    after: Contact = strawberry.field(description="As it is, or would be.")
+
+
+@strawberry.type(description="An identifier that changed hands.")
+class ClaimChange:
+    kind: IdentifierKind = strawberry.field(description="Which of the two it is.")
+    value: str | None = strawberry.field(description="The identifier; null if it was erased.")
+    before: ID | None = strawberry.field(description="The contact that claimed it; null if nobody did.")
+    after: ID | None = strawberry.field(description="The contact that claims it, or would; null for nobody.")
+
+
+@strawberry.type(description="An email and a phone number whose standing as evidence changed.")
+class PairChange:
+    email: str | None = strawberry.field(description="The email; null if it was erased.")
+    phone_number: str | None = strawberry.field(description="The phone number; null if it was erased.")
+    before: PairStanding | None = strawberry.field(description="As it was; null if it did not count at all.")
+    after: PairStanding | None = strawberry.field(description="As it is, or would be; null if it counts no more.")
+
+
+@strawberry.type(description="Two contacts that were linked or banned by hand, or are no longer.")
+class BondChange:
+    contact_id: ID = strawberry.field(description="The one.")
+    other_id: ID = strawberry.field(description="The other.")
+    added: bool = strawberry.field(description="Whether it came, or went.")
+
+
+@strawberry.type(description="Every difference between before and after.")
+class Changes:
+    contacts: list[ContactChange] = strawberry.field(description="Records that changed or were made.")
+    identifiers: list[ClaimChange] = strawberry.field(description="Identifiers that changed hands.")
+    pairs: list[PairChange] = strawberry.field(description="Evidence that came, went, or was withheld.")
+    links: list[BondChange] = strawberry.field(description="Contacts that a steward holds together, or no longer.")
+    bans: list[BondChange] = strawberry.field(description="Contacts that are banned from each other, or no longer.")
+
+    @classmethod
+    def from_domain(cls, result: VerbResult, would_be: ClusterHistory | None) -> Changes:
+        before, after = result.before, result.after
+        was = ClusterHistory(result.events, before)
+        rows = Rows.between(before, after)
+        ids = [contact.id for contact in rows.created] + [change.id for change in rows.contacts]
+        claims = [(Identifier(Kind(kind), value), now) for kind, value, now in rows.claims]
+        return cls(
+            contacts=[_contact_change(was, after, contact_id, would_be) for contact_id in sorted(ids)],
+            identifiers=[
+                ClaimChange(
+                    kind=IdentifierKind[identifier.kind.name],
+                    value=_shown(identifier.value),
+                    before=_id(before.claims.get(identifier)),
+                    after=_id(now),
+                )
+                for identifier, now in claims
+            ],
+            pairs=[
+                PairChange(
+                    email=_shown(pair[0]),
+                    phone_number=_shown(pair[1]),
+                    before=_standing(before, pair),
+                    after=_standing(after, pair),
+                )
+                for pair in sorted({row[:2] for row in rows.pairs} | {row[:2] for row in rows.withheld})
+            ],
+            links=[_bond(row) for row in rows.links],
+            bans=[_bond(row) for row in rows.bans],
+        )
+
+
+@strawberry.type(description="What a steward's verb changed, or would change.")
+class StewardPayload:
+    dry_run: bool = strawberry.field(description="Whether nothing was written.")
+    event: Event = strawberry.field(description="Its entry in the log, or what that would be; `undo` takes its `seq`.")
+    clusters: list[Cluster] = strawberry.field(description="Every cluster that changed, as it is or would be.")
+    changes: Changes = strawberry.field(description="Every difference.")
+    expected_version: int = strawberry.field(description="What `expectedVersion` has to be for exactly this.")
+    expected_other_version: int | None = strawberry.field(
+        description="What `expectedOtherVersion` has to be; null if there is no second cluster."
+    )
+    waiting: int = strawberry.field(description="How many pairs the ban that is lifted has kept back.")
+
+    @classmethod
+    def from_domain(cls, result: VerbResult) -> StewardPayload:
+        would_be = ClusterHistory([*result.events, result.event], result.after) if result.dry_run else None
+        return cls(
+            dry_run=result.dry_run,
+            event=Event.from_domain(result.event),
+            clusters=[Cluster.from_domain(cluster, would_be) for cluster in result.clusters],
+            changes=Changes.from_domain(result, would_be),
+            expected_version=result.expected_version,
+            expected_other_version=result.expected_other_version,
+            waiting=len(result.waiting),
+        )
+
+
+def _contact_change(
+    was: ClusterHistory, after: domain.State, contact_id: int, would_be: ClusterHistory | None
+) -> ContactChange:
+    before = was.contact(contact_id)
+    return ContactChange(
+        id=id_of(contact_id),
+        before=None if before is None else Contact.from_domain(before, None, was),
+        after=Contact.from_domain(after.contacts[contact_id], None, would_be),
+    )
+
+
+def _standing(state: domain.State, pair: domain.Pair) -> PairStanding | None:
+    if pair in state.pairs:
+        return PairStanding.LIVE
+    withheld = state.withheld.get(pair)
+    if withheld is None:
+        return None
+    return PairStanding.BANNED if withheld.banned else PairStanding.WITHHELD
+
+
+def _bond(row: tuple[int, int, int | None]) -> BondChange:
+    return BondChange(contact_id=id_of(row[0]), other_id=id_of(row[1]), added=row[2] is not None)
+
+
+def _id(contact_id: int | None) -> ID | None:
+    return None if contact_id is None else id_of(contact_id)
+
+
+def _shown(value: str) -> str | None:
+    return None if is_token(value) else value

@@ -1,0 +1,272 @@
+"""The REST shim: the JSON contracts of the five systems that this service replaces, quirks included."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Annotated, Literal
+
+import msgspec
+import orjson
+from msgspec import Meta, Struct
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from identity_graphql.api.body import BodyTooLarge, media_type, whole_body
+from identity_graphql.domain.contacts import Cluster
+from identity_graphql.errors import Busy, IdentityError, InvalidInput, Problem, Unexpected
+from identity_graphql.observability import describe, log, request_id
+from identity_graphql.services.identify import IdentityService
+
+LARGEST_BODY = 16 * 1024
+RETRY_AFTER = "1"  # seconds
+
+# The phrases of RFC 9110, which `http` has only since Python 3.13
+PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
+
+Ids = list[int]
+
+
+class IdentifyRequest(Struct, omit_defaults=True):
+    """An email, a phone number, or both. Unknown keys are ignored."""
+
+    email: Annotated[str, Meta(examples=["mcfly@hillvalley.edu"])] | None = None
+    phoneNumber: Annotated[str, Meta(examples=["123456"])] | Annotated[int, Meta(ge=0, le=2**53 - 1)] | None = None
+
+
+class BitespeedContact(Struct):
+    """The whole cluster, under the task's spelling. The primary's values come first."""
+
+    primaryContatctId: int
+    emails: list[str]
+    phoneNumbers: list[str]
+    secondaryContactIds: Ids
+
+
+class CorrectedContact(Struct):
+    """The whole cluster. The primary's values come first."""
+
+    primaryContactId: int
+    emails: list[str]
+    phoneNumbers: list[str]
+    secondaryContactIds: Ids
+
+
+class BitespeedAnswer(Struct):
+    contact: BitespeedContact
+
+
+class CorrectedAnswer(Struct):
+    contact: CorrectedContact
+
+
+class ErrorDetail(Struct):
+    path: Annotated[str, Meta(examples=["root", "email", "phoneNumber"])]
+    message: str
+
+
+class ErrorAnswer(Struct):
+    """Every error, whatever its status."""
+
+    error: Annotated[str, Meta(examples=["Validation Error"])]
+    details: list[ErrorDetail]
+
+
+class Health(Struct):
+    status: Literal["ok"]
+    timestamp: Annotated[str, Meta(examples=["2026-02-27T00:00:00.000Z"])]
+
+
+class FlatHealth(Struct):
+    status: Literal["healthy"]
+
+
+class Live(Struct):
+    status: Literal["live"]
+
+
+class Ready(Struct):
+    status: Literal["ready"]
+
+
+def _bitespeed(cluster: Cluster) -> BitespeedAnswer:
+    return BitespeedAnswer(BitespeedContact(*_columns(cluster)))
+
+
+def _corrected(cluster: Cluster) -> CorrectedAnswer:
+    return CorrectedAnswer(CorrectedContact(*_columns(cluster)))
+
+
+def _flat(cluster: Cluster) -> CorrectedContact:
+    return CorrectedContact(*_columns(cluster))
+
+
+def _columns(cluster: Cluster) -> tuple[int, list[str], list[str], Ids]:
+    return (
+        cluster.primary.id,
+        list(cluster.emails),
+        list(cluster.phone_numbers),
+        list(cluster.secondary_contact_ids),
+    )
+
+
+class Contract(Struct, frozen=True):
+    """How one of the replaced systems answers."""
+
+    answer: type[Struct]
+    shape: Callable[[Cluster], Struct]
+    health: type[Struct]
+
+
+CONTRACTS: Mapping[str, Contract] = {
+    "bitespeed": Contract(BitespeedAnswer, _bitespeed, Health),
+    "corrected": Contract(CorrectedAnswer, _corrected, Health),
+    "flat": Contract(CorrectedContact, _flat, FlatHealth),
+}
+
+
+def routes(service: IdentityService, contract: Contract) -> list[Route]:
+    """`POST /identify`, `/health`, `/live` and `/ready`."""
+
+    async def health(request: Request) -> Response:
+        if contract.health is FlatHealth:
+            return json_response(FlatHealth("healthy"))
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return json_response(Health("ok", now))
+
+    async def live(request: Request) -> Response:
+        return json_response(Live("live"))
+
+    async def ready(request: Request) -> Response:
+        if request.app.state.draining:
+            return error_response(503, "The server is shutting down.")
+        if not await service.is_ready():
+            return error_response(503, "The database cannot be reached, or is not migrated.")
+        return json_response(Ready("ready"))
+
+    identify = IdentifyEndpoint(service, contract)
+    return [
+        Route("/identify", identify, methods=["POST"]),
+        Route("/identify/", identify, methods=["POST"]),  # as in the systems that this replaces
+        Route("/health", health),
+        Route("/live", live),
+        Route("/ready", ready),
+    ]
+
+
+class IdentifyEndpoint:
+    """`POST /identify`, without the framework's request and response: they would cost more than the answer."""
+
+    def __init__(self, service: IdentityService, contract: Contract) -> None:
+        self._service = service
+        self._shape = contract.shape
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if media_type(scope) != b"application/json":
+            raise HTTPException(415, "The body must be JSON, sent with Content-Type: application/json.")
+        if any(name == b"content-encoding" for name, _ in scope["headers"]):
+            raise HTTPException(415, "The body must not be compressed: send it without Content-Encoding.")
+        said = _json_object(await whole_body(scope, receive, limit=LARGEST_BODY))
+        decision = await self._service.identify(email=said.get("email"), phone_number=said.get("phoneNumber"))
+        body = _encode(self._shape(decision.cluster))
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        if decision.withheld or decision.request.details.ignored:
+            warnings = [f"{warning.field}=IGNORED_VALUE" for warning in decision.request.details.ignored]
+            warnings += ["root=LINK_WITHHELD"] if decision.withheld else []
+            headers.append((b"x-identity-warnings", ", ".join(warnings).encode()))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _json_object(body: bytes) -> dict[str, object]:
+    try:
+        value = orjson.loads(body.removeprefix(codecs.BOM_UTF8))
+    except orjson.JSONDecodeError:
+        raise InvalidInput(Problem("root", "The body is not valid JSON")) from None
+    if not isinstance(value, dict):
+        raise InvalidInput(Problem("root", "The body must be a JSON object"))
+    return value
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def json_response(content: Struct, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Compact JSON, the keys in the order of the type."""
+    return Response(_encode(content), status, headers, media_type="application/json")
+
+
+def phrase(status: int) -> str:
+    """The name of an HTTP status, such as "Not Found"."""
+    return PHRASES.get(status) or HTTPStatus(status).phrase
+
+
+def error_response(status: int, *messages: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An error in the one shape that all of them have."""
+    details = [ErrorDetail("root", message) for message in messages]
+    answer = ErrorAnswer(phrase(status), details)
+    retry = {"Retry-After": RETRY_AFTER} if status == 503 else {}
+    return json_response(answer, status=status, headers={**retry, **(headers or {})})
+
+
+async def on_http_error(request: Request, error: Exception) -> Response:
+    """404, 405 with Allow, 415 and whatever else the framework refuses."""
+    assert isinstance(error, HTTPException)
+    messages = () if error.detail in (HTTPStatus(error.status_code).phrase, "") else (error.detail,)
+    return error_response(error.status_code, *messages, headers=error.headers)
+
+
+async def on_too_large(request: Request, error: Exception) -> Response:
+    return error_response(413, f"The body may have at most {LARGEST_BODY} bytes.")
+
+
+async def on_identity_error(request: Request, error: Exception) -> Response:
+    """What the service refuses: 400 for input, 503 when it is busy."""
+    if isinstance(error, InvalidInput):
+        details = [ErrorDetail(problem.path, problem.message) for problem in error.problems]
+        return json_response(ErrorAnswer("Validation Error", details), status=400)
+    assert isinstance(error, IdentityError)
+    return error_response(503 if isinstance(error, Busy) else 500, error.message)
+
+
+EXCEPTION_HANDLERS = {
+    HTTPException: on_http_error,
+    BodyTooLarge: on_too_large,
+    IdentityError: on_identity_error,
+}
+
+
+class Faults:
+    """Answers whatever the program did not expect with a masked 500; the log has it under the request id.
+
+    Nothing is raised further: the server would print the error's text, which may hold what the request said.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def note_start(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, note_start)
+        except ClientDisconnect:
+            return  # nobody is there any more to be answered, and nothing is wrong with the program
+        except Exception as error:
+            identity = request_id.get()
+            log.error("request.failed", request_id=identity, **describe(error))
+            if not started:
+                await error_response(500, Unexpected(identity).message)(scope, receive, send)

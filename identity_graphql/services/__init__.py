@@ -1,0 +1,1 @@
+"""What can be done, in the words of the field: I/O around a pure decision of the domain."""

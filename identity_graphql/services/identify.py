@@ -1,0 +1,287 @@
+"""What can be done, in the words of the field. Both edges call this, and nothing below knows them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from identity_graphql.domain.contacts import Cluster, Contact, gone
+from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
+from identity_graphql.domain.reconcile import Decision, Plan, Request, reconcile
+from identity_graphql.errors import (
+    Busy,
+    ConfigurationError,
+    Conflict,
+    DatabaseAway,
+    IdentityError,
+    InvalidInput,
+    Problem,
+    Unexpected,
+)
+from identity_graphql.observability import describe, log, request_id
+from identity_graphql.services.group_commit import GroupCommit, QueueFull
+from identity_graphql.services.retry import CONFLICT_DEADLINE, Deadline, pause
+from identity_graphql.storage import Storage
+from identity_graphql.storage.attempt import Attempt
+
+T = TypeVar("T")
+Result = Decision | IdentityError
+
+LARGEST_BATCH = 1000
+LARGEST_GROUP = 128
+"""Requests of several callers that share a transaction at most."""
+MOST_WAITING = 5_000
+"""Requests that may wait for a batch; beyond it they are refused at once: Busy."""
+MOST_FAILURES = 3
+"""Requests of a failed batch that are tried by themselves, if none of them goes through."""
+LARGEST_ID = 2**63 - 1
+
+
+class IdentityService:
+    """Answers which customer a request is from, and learns from it.
+
+    Every call is answered within ``timeout`` seconds, or raises Busy.
+    """
+
+    def __init__(self, storage: Storage, normalisation: Normalisation, *, timeout: float = 10.0) -> None:
+        self._storage = storage
+        self.normalisation = normalisation
+        self._timeout = timeout
+        self._deadline = Deadline(timeout)
+        self._batches = GroupCommit[Request, Result](
+            self._run_batch, largest_batch=LARGEST_GROUP, most_waiting=MOST_WAITING, longest_wait=timeout / 2
+        )
+
+    async def close(self) -> None:
+        """Finish what is in flight. The storage may be closed afterwards."""
+        await self._batches.drain()
+        await self._deadline.close()
+
+    async def identify(self, *, email: object = None, phone_number: object = None) -> Decision:
+        """Link an email, a phone number, or both to their cluster; the cluster as it is then.
+
+        Raises InvalidInput (nothing changed), Busy (nothing half-written; repeating it is safe).
+        """
+        (result,) = await self._results_of([self._request(email, phone_number)])
+        if isinstance(result, IdentityError):
+            raise result
+        return result
+
+    async def preview(self, *, email: object = None, phone_number: object = None) -> Decision:
+        """What `identify` would decide now. Writes nothing; a contact that it would create has a provisional id."""
+        return await self._deadline.wait_for(self._previewed(self._request(email, phone_number)))
+
+    async def _previewed(self, request: Request) -> Decision:
+        async with self._storage.attempt() as attempt:
+            return (await _planned(attempt, [request])).decisions[0]
+
+    async def identify_many(self, items: Sequence[tuple[object, object]]) -> list[Decision | IdentityError]:
+        """`identify` for each (email, phone number), in order, in one batch. An item that fails does so alone."""
+        if not 1 <= len(items) <= LARGEST_BATCH:
+            raise InvalidInput(Problem("items", f"Between 1 and {LARGEST_BATCH:,} items can be identified at once."))
+        results: dict[int, Decision | IdentityError] = {}
+        requests: dict[int, Request] = {}
+        for position, (email, phone_number) in enumerate(items):
+            try:
+                requests[position] = self._request(email, phone_number)
+            except InvalidInput as error:
+                results[position] = error
+        if requests:
+            results.update(zip(requests, await self._results_of(list(requests.values())), strict=True))
+        return [results[position] for position in range(len(items))]
+
+    def subject(
+        self, contact_id: int | None = None, *, email: object = None, phone_number: object = None
+    ) -> int | Identifier:
+        """Exactly one of: a contact, an email, a phone number. Raises InvalidInput."""
+        identifiers = [
+            Identifier(kind, value)
+            for kind, value in (
+                (IdentifierKind.EMAIL, self.normalisation.email(email)),
+                (IdentifierKind.PHONE_NUMBER, self.normalisation.phone_number(phone_number)),
+            )
+            if value is not None
+        ]
+        if (contact_id is not None) + len(identifiers) != 1:
+            raise InvalidInput(Problem("root", "Exactly one of id, email or phoneNumber must be provided"))
+        return identifiers[0] if contact_id is None else contact_id
+
+    async def cluster(
+        self, *, contact_id: int | None = None, email: object = None, phone_number: object = None
+    ) -> Cluster | None:
+        """The cluster of exactly one of: a contact, an email, a phone number; None if nobody has it. Writes nothing.
+
+        Raises InvalidInput, and Gone for a contact that was deleted.
+        """
+        subject = self.subject(contact_id, email=email, phone_number=phone_number)
+        if isinstance(subject, int):
+            return await self._cluster_of(subject)
+        found = await self._deadline.wait_for(self._storage.find([subject]))
+        return found.clusters[0] if found.clusters else None
+
+    async def contacts(self, ids: Sequence[int]) -> list[Contact | None]:
+        """These contacts, deleted ones too; None for an id that was never given out."""
+        found = await self._deadline.wait_for(self._storage.contacts({i for i in ids if 0 < i <= LARGEST_ID}))
+        return [found.get(i) for i in ids]
+
+    async def clusters_of(self, contact_ids: Sequence[int]) -> list[Cluster | None]:
+        """The present clusters of these contacts; None for deleted and unknown ones."""
+        found = await self._deadline.wait_for(
+            self._storage.clusters_of({i for i in contact_ids if 0 < i <= LARGEST_ID})
+        )
+        return [found.get(i) for i in contact_ids]
+
+    async def holders(self, identifiers: Sequence[Identifier]) -> list[Cluster | None]:
+        """The clusters that have these identifiers; None for those that nobody has."""
+        found = await self._deadline.wait_for(self._storage.find(set(identifiers)))
+        homes = {
+            claim: cluster for cluster in found.clusters for contact in cluster.contacts for claim in contact.claims
+        }
+        return [homes.get(identifier) for identifier in identifiers]
+
+    async def page_of_contacts(self, *, after: int, limit: int) -> list[Contact]:
+        """Live contacts by id, from the first id above ``after``."""
+        return await self._deadline.wait_for(self._storage.page_of_contacts(after=after, limit=limit))
+
+    async def page_of_clusters(self, *, after: int, limit: int) -> list[Cluster]:
+        """Clusters by primary id, from the first id above ``after``."""
+        return await self._deadline.wait_for(self._storage.page_of_clusters(after=after, limit=limit))
+
+    async def is_ready(self) -> bool:
+        """Whether the database can be reached and has this program's revision or a newer one."""
+        try:
+            return await self._deadline.wait_for(self._storage.is_migrated(), at_most=min(2.0, self._timeout))
+        except Busy:
+            return False
+
+    async def check_normalisation(self) -> None:
+        """Refuse to go on where the log was written under other rules: two rules make doubles silently."""
+        newest, ours = await self._storage.newest_norm(), self.normalisation.version
+        if newest not in (None, ours):
+            raise ConfigurationError(
+                f"The newest event in this database was written under normalisation {newest}, this program is set to "
+                f"{ours}. The same phone number can read differently under the two, and a customer would silently be "
+                f"stored twice. Set DEFAULT_REGION as it was, or, if the change is meant, set "
+                f"ACCEPT_NORMALISATION_CHANGE=true: what is stored stays as it is."
+            )
+
+    def _request(self, email: object, phone_number: object) -> Request:
+        details = self.normalisation.details(email=email, phone_number=phone_number)
+        return Request(details, self.normalisation.version, request_id.get())
+
+    async def _cluster_of(self, contact_id: int) -> Cluster | None:
+        (cluster,) = await self.clusters_of([contact_id])
+        if cluster is None:
+            (contact,) = await self.contacts([contact_id])
+            if contact is not None and contact.deleted_at is not None:
+                raise gone(contact)
+        return cluster
+
+    async def _results_of(self, requests: Sequence[Request]) -> Sequence[Result]:
+        """What these requests came to, in the batch that they join; Busy for those that are not settled in time."""
+        try:
+            futures = self._batches.join(requests)
+        except QueueFull:
+            raise Busy from None
+        timer = asyncio.get_running_loop().call_later(self._timeout, _give_up, futures)
+        try:
+            return [await future for future in futures]
+        finally:
+            timer.cancel()
+
+    async def _run_batch(self, batch: Sequence[Request], futures: Sequence[asyncio.Future[Result]]) -> None:
+        """Settle a batch; if the database refuses it, each of its requests alone, so that only the poisoned fails."""
+        waiting = dict(zip(futures, batch, strict=True))
+        error: IdentityError
+        try:
+            await self._decide(waiting)
+        except IdentityError as expected:
+            error = expected
+        except Exception as unexpected:
+            log.error("batch.failed", size=len(waiting), request_id=batch[0].request_id, **describe(unexpected))
+            if len(batch) > 1:
+                await self._one_by_one(waiting)
+            error = Unexpected(batch[0].request_id)
+        for future in list(waiting):
+            _answer(waiting, future, error)
+
+    async def _one_by_one(self, waiting: dict[asyncio.Future[Result], Request]) -> None:
+        """Each by itself, so that only the poisoned ones fail. Given up where the first few all fail: then it is
+        not they that are poisoned. Takes out of ``waiting`` whom it tried."""
+        tried: list[asyncio.Future[Result]] = []
+        for future, request in list(waiting.items()):
+            if not future.done():
+                await self._run_batch([request], [future])
+            del waiting[future]
+            tried.append(future)
+            if len(tried) == MOST_FAILURES and all(map(_failed, tried)):
+                return
+
+    async def _decide(self, waiting: dict[asyncio.Future[Result], Request]) -> None:
+        """Find, decide, apply; and again, in the queue, as long as other writers are faster.
+
+        Takes out of ``waiting`` whom it answers.
+        """
+        queue: Sequence[int] = ()
+        tries, reconnected = 0, False
+        try:
+            async with asyncio.timeout(CONFLICT_DEADLINE):
+                while waiting:
+                    try:
+                        async with self._storage.attempt(queue) as attempt:
+                            asked = dict(waiting)
+                            plan = await _planned(attempt, list(asked.values()))
+                            for future, decision in zip(asked, plan.decisions, strict=True):
+                                if plan.stands(decision):  # a repeat need not wait for those who write
+                                    _answer(waiting, future, decision)
+                            if not plan.events:
+                                return
+                            queue = [swap.primary_id for swap in plan.swaps]
+                            numbers = await attempt.apply(plan)
+                        for future, decision in zip(asked, plan.renumbered(numbers), strict=True):
+                            _answer(waiting, future, decision)
+                    except Conflict:
+                        tries += 1
+                        await pause(tries)  # apart, so that those who collided do not collide again
+                    except DatabaseAway:
+                        # The pool may hold connections from before a restart; they are thrown away by now.
+                        # Repeating is safe even if the commit had gone through.
+                        if reconnected:
+                            raise
+                        reconnected = True
+        except TimeoutError:
+            raise Busy from None
+
+
+async def _planned(attempt: Attempt, batch: Sequence[Request]) -> Plan:
+    """What a batch changes, decided from what is known now."""
+    found = await attempt.find(*_sought(batch))
+    plan = reconcile(batch, found)
+    if found.any_ban and plan.merges and (bans := await attempt.bans([primary_id for primary_id, _ in plan.seen])):
+        plan = reconcile(batch, replace(found, bans=bans))
+    return plan
+
+
+def _failed(future: asyncio.Future[Result]) -> bool:
+    return not future.cancelled() and isinstance(future.result(), Unexpected)
+
+
+def _give_up(futures: Sequence[asyncio.Future[Result]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(Busy())
+
+
+def _sought(requests: Iterable[Request]) -> tuple[set[Identifier], set[tuple[str, str]]]:
+    """The identifiers and the pairs that these requests bring."""
+    details = [request.details for request in requests]
+    return {i for d in details for i in d.identifiers}, {d.pair for d in details if d.pair}
+
+
+def _answer(waiting: dict[asyncio.Future[Result], Request], future: asyncio.Future[Result], result: Result) -> None:
+    """Answer once; whoever has stopped waiting gets nothing."""
+    if waiting.pop(future, None) is not None and not future.done():
+        future.set_result(result)

@@ -1,0 +1,148 @@
+"""Write a plan: five kinds of rows, in one global order."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from msgspec.structs import asdict
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from identity_graphql.domain.contacts import PROVISIONAL, Contact
+from identity_graphql.domain.events import Event, Outcome
+from identity_graphql.domain.reconcile import Numbers, Plan, Swap
+from identity_graphql.errors import Conflict
+from identity_graphql.storage import statements, tables
+from identity_graphql.storage.dialect import ErrorClass
+
+MOST_PARAMETERS = 8_192
+"""In one list: SQLite takes 32,766 parameters in a statement, unless it was built otherwise."""
+ClassifyError = Callable[[BaseException], ErrorClass]
+InsertNumbered = Callable[[AsyncConnection, sa.Table, Sequence[Mapping[str, Any]]], Awaitable[list[int]]]
+
+
+async def write(
+    connection: AsyncConnection, plan: Plan, *, insert_numbered: InsertNumbered, classify_error: ClassifyError
+) -> Numbers:
+    """Write a plan in the transaction of this connection; the ids and numbers that were given out.
+
+    Every writer writes in this order, so that no two can wait for each other. Raises Conflict, and then the
+    transaction must be rolled back, if anything the plan was decided from is no longer so. ``insert_numbered`` inserts
+    rows into a table that numbers them, and returns the numbers in the order of the rows.
+    """
+    await _swap(connection, plan.swaps)
+    ids: dict[int, int] = {}
+    if plan.contacts:
+        numbers = await insert_numbered(connection, tables.contact, [contact_row(contact) for contact in plan.contacts])
+        ids = {contact.id: number for contact, number in zip(plan.contacts, numbers, strict=True)}
+        # Linked to a primary of the same batch: its id was not known before.
+        await _relink(connection, [c.renumbered(ids) for c in plan.contacts if (c.linked_id or 0) >= PROVISIONAL])
+    with claiming(classify_error):
+        await _insert(connection, tables.identifier, [(kind, value, ids[id]) for kind, value, id in claims(plan)])
+    await _relink(connection, [contact.renumbered(ids) for contact in plan.relinks])
+    events = [event.renumbered(ids) for event in plan.events]
+    seqs = await insert_numbered(connection, tables.event, [event_row(event) for event in events])
+    # After the events, whose numbers they carry. No two writers meet here: each of them holds the claim or the
+    # swap that makes the pair new.
+    told = [(*event.pair, seq, event.outcome) for event, seq in zip(events, seqs, strict=True) if event.pair]
+    pairs = sorted((*pair, seq) for *pair, seq, outcome in told if outcome is not Outcome.WITHHELD)
+    kept_back = [
+        (*pair, seq, False)
+        for *pair, seq, outcome in told
+        if outcome is Outcome.WITHHELD and tuple(pair) not in plan.withheld
+    ]
+    with claiming(classify_error):
+        await _insert(connection, tables.pair, pairs)
+        await _insert(connection, tables.withheld_pair, sorted(kept_back))
+    for email, phone_number, _ in pairs:
+        if (email, phone_number) in plan.withheld:
+            await connection.execute(statements.BELIEVE, {"of_email": email, "of_phone_number": phone_number})
+    return Numbers(ids, seqs)
+
+
+def claims(plan: Plan) -> list[tuple[str, str, int]]:
+    """The identifiers that are new with a plan, in the order of their key: kind, value, provisional contact id."""
+    return sorted(
+        (identifier.kind.value, identifier.value, contact.id)
+        for contact in plan.contacts
+        for identifier in contact.claims
+    )
+
+
+@contextmanager
+def claiming(classify_error: ClassifyError) -> Iterator[None]:
+    """Absence: what is inserted must be new. Whoever was faster has it."""
+    try:
+        yield
+    except sa.exc.IntegrityError as error:
+        if classify_error(error) is ErrorClass.DUPLICATE:
+            raise Conflict("somebody else was faster with a new identifier") from None
+        raise
+
+
+async def _swap(connection: AsyncConnection, swaps: Sequence[Swap]) -> None:
+    """Presence: every cluster must be as it was read."""
+    rows = [
+        {
+            "primary_id": swap.primary_id,
+            "seen": swap.seen,
+            "new_version": swap.version,
+            "new_changed_at": swap.changed_at,
+        }
+        for swap in swaps
+    ]
+    if rows and (await connection.execute(statements.SWAP, rows)).rowcount != len(rows):
+        raise Conflict("a cluster changed since it was read")
+
+
+async def _insert(connection: AsyncConnection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    names = [column.name for column in table.columns]
+    if rows:
+        await connection.execute(table.insert(), [dict(zip(names, row, strict=True)) for row in rows])
+
+
+async def _relink(connection: AsyncConnection, contacts: Iterable[Contact]) -> None:
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for contact in contacts:
+        groups.setdefault((contact.linked_id, contact.updated_at), []).append(contact.id)
+    for (primary_id, at), ids in groups.items():
+        ids.sort()
+        for start in range(0, len(ids), MOST_PARAMETERS):
+            some = statements.padded(ids[start : start + MOST_PARAMETERS], 0)
+            await connection.execute(statements.RELINK, {"ids": some, "primary_id": primary_id, "at": at})
+
+
+def contact_row(contact: Contact) -> dict[str, Any]:
+    linked_id = contact.linked_id
+    return {
+        "email": contact.email,
+        "phone_number": contact.phone_number,
+        "linked_id": linked_id if linked_id is not None and linked_id < PROVISIONAL else None,
+        "created_at": contact.created_at,
+        "updated_at": contact.updated_at,
+        "version": contact.version,
+        "changed_at": contact.changed_at,
+    }
+
+
+def event_row(event: Event) -> dict[str, Any]:
+    return {
+        "at": event.at,
+        "kind": event.kind.value,
+        "outcome": event.outcome.value,
+        "email": event.email,
+        "phone_number": event.phone_number,
+        "raw": dict(event.raw),
+        "norm": event.norm,
+        "contact_id": event.contact_id,
+        "primary_id": event.primary_id,
+        "demoted": [asdict(demotion) for demotion in event.demoted],
+        "version_before": event.version_before,
+        "version_after": event.version_after,
+        "request_id": event.request_id,
+        "actor": event.actor,
+        "reason": event.reason,
+        "detail": event.detail,
+    }

@@ -1,0 +1,251 @@
+"""The database: opens the pools, begins and ends every transaction, translates the errors of the drivers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
+from typing import Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from identity_graphql.domain import history
+from identity_graphql.domain.contacts import Cluster, Contact
+from identity_graphql.domain.events import Event
+from identity_graphql.domain.identifiers import Identifier, IdentifierKind
+from identity_graphql.domain.reconcile import Found
+from identity_graphql.domain.state import Pair, Withheld
+from identity_graphql.errors import Busy, Conflict, DatabaseAway
+from identity_graphql.storage import event_log, migrations, statements
+from identity_graphql.storage.address import Address, Backend
+from identity_graphql.storage.attempt import Attempt, find
+from identity_graphql.storage.dialect import Dialect, Engines, ErrorClass, Pool
+from identity_graphql.storage.log_session import LogSession
+from identity_graphql.storage.mysql import MySQL
+from identity_graphql.storage.postgresql import PostgreSQL
+from identity_graphql.storage.sqlite import SQLite
+from identity_graphql.storage.table_scan import TableScan
+
+DIALECTS: Mapping[Backend, type[Dialect]] = {
+    Backend.POSTGRESQL: PostgreSQL,
+    Backend.SQLITE: SQLite,
+    Backend.MYSQL: MySQL,
+}
+
+
+class Storage:
+    """The database. Begins and ends every transaction; nobody else does."""
+
+    def __init__(self, dialect: Dialect, engines: Engines, *, schema: str | None = None) -> None:
+        self.dialect = dialect
+        self._engines = engines
+        self._schema = schema
+
+    @classmethod
+    def open(cls, address: Address, pool: Pool | None = None) -> Self:
+        """Open the pools; connects at the first use."""
+        dialect = DIALECTS[address.backend]()
+        return cls(dialect, dialect.engines(address, pool or Pool()), schema=address.schema)
+
+    async def close(self) -> None:
+        await self._engines.dispose()
+
+    @asynccontextmanager
+    async def attempt(self, queue: Collection[int] = ()) -> AsyncIterator[Attempt]:
+        """One try at a batch; behind the locks on these primaries, if there are any.
+
+        The locks are a queue, not the judge: they keep the writers of a hot cluster in line, and what is right
+        is still decided by the compare-and-swap.
+        """
+        if queue:
+            async with self.transaction() as connection:
+                await connection.execute(statements.LOCK, {"ids": statements.padded(sorted(queue), 0)})
+                yield Attempt.on(self.dialect, connection, queue)
+        elif self._engines.write_alone:
+            async with self.reading() as connection:
+                yield Attempt.on(self.dialect, connection)
+        else:
+            yield Attempt(self.dialect, reading=self.reading, writing=self.transaction)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        with self._translated():
+            async with self._engines.write.begin() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def log_session(
+        self, contact_ids: Collection[int], *, by_value: bool = False, write: bool = False
+    ) -> AsyncIterator[LogSession]:
+        """The log of the lineages of these contacts (`event_log.lineage`); with ``write``, to append to it."""
+        async with self.transaction() if write else self.snapshot() as connection:
+            events = await event_log.lineage(connection, contact_ids, by_value=by_value)
+            if write:
+                contacts = {contact_id for event in events for contact_id in history.named(event)}
+                await event_log.lock(connection, contacts)
+                again = await event_log.lineage(connection, contact_ids, by_value=by_value)
+                if [event.seq for event in again] != [event.seq for event in events]:
+                    raise Conflict("somebody wrote while we took our place in the queue")
+            yield LogSession(self.dialect, connection, events, (await connection.execute(statements.NOW)).scalar_one())
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncConnection]:
+        """To read with several statements what was there at one moment."""
+        with self._translated():
+            async with self._engines.snapshot.begin() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def table_scan(self) -> AsyncIterator[TableScan]:
+        """To go through all that was there at one moment, however long it takes."""
+        async with self.snapshot() as connection, self.dialect.without_timeouts(connection):
+            yield TableScan(connection)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        with self._translated():
+            async with self._engines.read.connect() as connection:
+                yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Attempt the errors of the driver into ours; what is left over is a fault of the program."""
+        try:
+            yield
+        except sa.exc.TimeoutError:  # no connection became free
+            raise Busy from None
+        except (sa.exc.DBAPIError, OSError) as error:
+            found = self.dialect.classify_error(error)
+            if found is ErrorClass.RETRY:
+                raise Conflict("the database asked for a retry") from error
+            lost = isinstance(error, OSError) or error.connection_invalidated
+            if lost or found is ErrorClass.AWAY:
+                raise DatabaseAway from error
+            raise
+
+    async def find(self, identifiers: Collection[Identifier], pairs: Collection[Pair] = ()) -> Found:
+        """Every cluster that has one of the identifiers, those of the pairs that were seen, and the time."""
+        async with self.reading() as connection:
+            return await find(connection, identifiers, pairs)
+
+    async def contacts(self, ids: Collection[int]) -> dict[int, Contact]:
+        """These contacts, deleted ones too; an id that was never given out is missing."""
+        rows = await self._rows(statements.CONTACTS, {"ids": statements.padded(sorted(ids), 0)})
+        return {contact.id: contact for contact in map(statements.contact_from_row, rows)}
+
+    async def clusters_of(self, contact_ids: Collection[int]) -> dict[int, Cluster]:
+        """The clusters of these contacts, by contact id; deleted and unknown ones are missing."""
+        rows = await self._rows(statements.CLUSTERS_OF_CONTACTS, {"ids": statements.padded(sorted(contact_ids), 0)})
+        found = statements.clusters_from_rows(rows)
+        return {contact.id: cluster for cluster in found for contact in cluster.contacts}
+
+    async def page_of_contacts(self, *, after: int, limit: int) -> list[Contact]:
+        """Live contacts in id order, from the first id above ``after``."""
+        rows = await self._rows(statements.PAGE_OF_CONTACTS, {"after": after, "limit": limit})
+        return [statements.contact_from_row(row) for row in rows]
+
+    async def page_of_clusters(self, *, after: int, limit: int) -> list[Cluster]:
+        """Clusters in the order of their primaries' ids, from the first id above ``after``."""
+        rows = await self._rows(statements.PAGE_OF_CLUSTERS, {"after": after, "limit": limit})
+        return sorted(statements.clusters_from_rows(rows), key=lambda cluster: cluster.primary.id)
+
+    async def wait_for_event(self, seq: int) -> bool:
+        """Wait until no event up to this number is still to be committed; whether there is one of it or above it."""
+        with self._translated():
+            await self.dialect.wait_for_writers(self._engines, seq)
+        async with self.reading() as connection:
+            newest: int = (await connection.execute(statements.NEWEST_SEQ)).scalar_one()
+        return seq <= newest
+
+    async def contact_ids(self, *, after: int, limit: int, born: datetime | None) -> list[int]:
+        """The ids of contacts born by a time, deleted ones too, from the first above ``after``; None: none."""
+        if born is None:
+            return []
+        given = {"after": after, "limit": limit, "born": born}
+        return [row[0] for row in await self._rows(statements.PAGE_OF_IDS, given)]
+
+    async def newest_event(self, seq: int) -> datetime | None:
+        """When the newest of the events up to this number happened; None if there are none."""
+        rows = await self._rows(statements.NEWEST_EVENT, {"seq": seq})
+        return rows[0][0] if rows else None
+
+    async def claimants(self, identifiers: Collection[Identifier]) -> list[int]:
+        """The contacts that claim one of these identifiers, or ever did."""
+        async with self.reading() as connection:
+            return await event_log.claimants(connection, identifiers)
+
+    async def page_of_withheld(self, *, after: int, limit: int) -> list[tuple[Pair, Withheld]]:
+        """The pairs that are kept back, by event, from the first event above ``after``."""
+        rows = await self._rows(statements.PAGE_OF_WITHHELD, {"after": after, "limit": limit})
+        return [((row.email, row.phone_number), Withheld(row.seq, row.banned)) for row in rows]
+
+    async def page_of_bans(self, *, after: int, limit: int) -> list[tuple[int, int, int]]:
+        """The bans (contact, the other contact, event) by event, from the first event above ``after``."""
+        rows = await self._rows(statements.PAGE_OF_BANS, {"after": after, "limit": limit})
+        return [(row.contact_id, row.other_id, row.seq) for row in rows]
+
+    async def withheld_by(self, identifiers: Collection[Identifier]) -> list[int]:
+        """The clusters whose events withheld a pair with one of these identifiers."""
+        values = {
+            kind.value: statements.padded([i.value for i in identifiers if i.kind is kind], "")
+            for kind in IdentifierKind
+        }
+        rows = await self._rows(
+            statements.WITHHELD_BY, {"emails": values["email"], "phone_numbers": values["phone_number"]}
+        )
+        return sorted({row[0] for row in rows})
+
+    async def named_by(self, identifiers: Collection[Identifier]) -> list[int]:
+        """The clusters whose events name one of these identifiers. Goes through the whole log."""
+        async with self.snapshot() as connection:
+            seqs, _ = await event_log.naming(connection, identifiers, after=0)
+            return sorted({event.primary_id for event in await event_log.events(connection, seqs)})
+
+    async def truncate_wal(self) -> bool:
+        """After an erasure: leave nothing of it in the files of an embedded database; whether that was possible."""
+        with self._translated():
+            return await self.dialect.truncate_wal(self._engines)
+
+    async def event(self, seq: int) -> Event | None:
+        """One event; None if there is none of this number."""
+        async with self.reading() as connection:
+            return next(iter(await event_log.events(connection, [seq])), None)
+
+    async def newest_norm(self) -> str | None:
+        """The normalisation that the newest event was written under; None for an empty log."""
+        rows = await self._rows(statements.NEWEST_NORM, {})
+        return rows[0][0] if rows else None
+
+    async def _rows(self, statement: sa.Executable, parameters: Mapping[str, Any]) -> Sequence[sa.Row[Any]]:
+        async with self.reading() as connection:
+            return (await connection.execute(statement, parameters)).all()
+
+    @asynccontextmanager
+    async def migrating(self) -> AsyncIterator[AsyncConnection]:
+        """A connection that nobody else migrates beside: the one place where a database lock is taken."""
+        async with (
+            self.transaction() as connection,
+            self.dialect.without_timeouts(connection),
+            self.dialect.migration_lock(connection),
+        ):
+            # Looked for first: who may use a schema need not be allowed to make one, not even IF NOT EXISTS.
+            schema = self._schema
+            if schema and not await connection.run_sync(lambda sync: sa.inspect(sync).has_schema(schema)):
+                await connection.execute(sa.schema.CreateSchema(schema))
+            yield connection
+
+    async def migrate(self, *, reset: bool = False) -> None:
+        """Bring the database to this program's revision; with ``reset``, empty it first. Several may try at once."""
+        async with self.migrating() as connection:
+            await connection.run_sync(lambda sync: migrations.upgrade(sync, reset=reset))
+
+    async def is_migrated(self) -> bool:
+        """Whether the database has this program's revision, or a newer one. Raises DatabaseAway."""
+        async with self.reading() as connection:
+            return not migrations.is_older(await migrations.revision(connection))
+
+    async def check_revision(self) -> None:
+        """Raises ConfigurationError unless the database has exactly this program's revision."""
+        async with self.reading() as connection:
+            migrations.check(await migrations.revision(connection))

@@ -1,0 +1,354 @@
+"""Go through everything that is in the database at one moment, in parts."""
+
+from __future__ import annotations
+
+from array import array
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from msgspec import Struct
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from identity_graphql.domain import history
+from identity_graphql.domain.contacts import Contact
+from identity_graphql.domain.events import Demotion, Event, EventKind, Outcome
+from identity_graphql.domain.identifiers import Identifier, IdentifierKind, identifiers
+from identity_graphql.domain.state import Bond, Pair, Withheld
+from identity_graphql.storage import event_log
+from identity_graphql.storage.plan_writes import MOST_PARAMETERS
+from identity_graphql.storage.statements import padded
+from identity_graphql.storage.tables import (
+    among,
+    ban,
+    contact,
+    event,
+    event_contact,
+    former_claim,
+    identifier,
+    pair,
+    withheld_pair,
+)
+
+PAGE = 5_000
+LOWEST = -(2**63)
+RARE = (withheld_pair, ban, event_contact, former_claim)
+"""What only a steward's verbs and their consequences fill: empty, most often."""
+Claim = tuple[str, str, int]
+"""A row of a table of claims: kind, value, contact."""
+MALFORMED = (KeyError, TypeError, ValueError, msgspec.MsgspecError)
+
+
+class Outline(Struct, frozen=True):
+    """Of an event, what tells whose component it is of."""
+
+    seq: int
+    contacts: Collection[int]
+    pair: Pair | None
+    kept_back: Sequence[Pair] = ()
+    """pairs that it withheld, or of which it said whether they are"""
+
+
+class EventBatch(Struct, frozen=True):
+    """Events by their numbers: those that can be read. And which of their pairs are in the table."""
+
+    events: dict[int, Event]
+    contacts: dict[int, set[int]]
+    """the contacts that each of them names"""
+    live: set[int]
+
+
+class TableRows(Struct, frozen=True):
+    """The rows of the tables by whom they belong to: a contact, or (of withheld pairs) an event."""
+
+    contacts: dict[int, Contact]
+    claims: dict[int, tuple[Identifier, ...]]
+    withheld: dict[int, list[tuple[Pair, Withheld]]]
+    bans: dict[int, list[tuple[Bond, int]]]
+    marks: dict[int, list[int]]
+    former: dict[int, list[Identifier]]
+
+
+class TableScan:
+    """Reads the tables on one connection, in a transaction that sees one moment."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+        self._empty: set[sa.Table] = set()
+
+    async def size(self) -> int:
+        """How many events there are. To be asked first: it also looks which tables are empty."""
+        for table in RARE:
+            if (await self._connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1))).first() is None:
+                self._empty.add(table)
+        count: int = (await self._connection.execute(sa.select(sa.func.count()).select_from(event))).scalar_one()
+        return count
+
+    async def contact_ids(self) -> array[int]:
+        """Of all contacts, ascending."""
+        ids = array("q")
+        async for rows in self._pages(_IDS):
+            ids.extend(row[0] for row in rows)
+        return ids
+
+    async def outlines(self) -> AsyncIterator[list[Outline]]:
+        """The whole log in order, some events at a time."""
+        async for rows in self._pages(_OUTLINES):
+            told = await self.events([row[0] for row in rows if row[1] != EventKind.IDENTIFY.value])
+            yield [_outline(row, told) for row in rows]
+
+    async def events(self, seqs: Collection[int]) -> EventBatch:
+        """These events, as far as the tables follow from them: without what was typed, who asked, and why."""
+        told = EventBatch({}, {}, set())
+        for row in await event_log.listed(self._connection, _EVENTS, seqs):
+            seq = row[0]
+            try:
+                event = _event(row)
+                told.contacts[seq] = set(history.named(event))
+                told.events[seq] = event
+            except MALFORMED:
+                continue
+            if row[12]:
+                told.live.add(seq)
+        return told
+
+    async def rows(self, contact_ids: Collection[int], seqs: Collection[int]) -> TableRows:
+        """All rows that belong to these contacts and events, but for `stray_claims` and `stray_former_claims`."""
+        rows = TableRows({}, {}, defaultdict(list), defaultdict(list), defaultdict(list), defaultdict(list))
+        for row in await event_log.listed(self._connection, _CONTACTS, contact_ids):
+            contact = Contact(*row[:13])
+            rows.contacts[contact.id] = contact
+            rows.claims[contact.id] = identifiers(
+                contact.email if row[13] else None, contact.phone_number if row[14] else None
+            )
+        for seq, email, phone_number, banned in await self._rare(withheld_pair, _WITHHELD, seqs):
+            rows.withheld[seq].append(((email, phone_number), Withheld(seq, bool(banned))))
+        for one, other, seq in await self._rare(ban, _BANS, contact_ids):
+            rows.bans[one].append(((one, other), seq))
+        for contact_id, seq in await self._rare(event_contact, _MARKS, contact_ids):
+            rows.marks[contact_id].append(seq)
+        for contact_id, kind, value in await self._rare(former_claim, _FORMER, contact_ids):
+            rows.former[contact_id].append(Identifier(IdentifierKind(kind), value))
+        return rows
+
+    async def claims(self, wanted: Collection[Identifier]) -> set[Claim]:
+        """Who claims these identifiers, whatever he carries."""
+        return await self._holders(identifier, wanted)
+
+    async def former_claims(self, wanted: Collection[Identifier]) -> set[Claim]:
+        """Who claimed these identifiers before, whatever he carries now."""
+        return await self._holders(former_claim, wanted)
+
+    # What belongs to nobody: claims; numbers of events; contacts with another contact, or with an event.
+
+    def stray_claims(self) -> AsyncIterator[Any]:
+        """The claims on what the contact does not carry."""
+        return self._streamed(_STRAY_CLAIMS)
+
+    def stray_former_claims(self) -> AsyncIterator[Any]:
+        """The former claims on what the contact does not carry (now)."""
+        return self._streamed(_STRAY_FORMER_CLAIMS)
+
+    def stray_pairs(self) -> AsyncIterator[Any]:
+        """The live pairs that are not of their events."""
+        return self._streamed(_STRAY_PAIRS)
+
+    def stray_withheld_pairs(self) -> AsyncIterator[Any]:
+        """The withheld pairs whose event is not there."""
+        return self._streamed(_STRAY_WITHHELD)
+
+    def stray_bans(self) -> AsyncIterator[Any]:
+        """The bans of a contact that is not in the table."""
+        return self._streamed(_STRAY_BANS)
+
+    def stray_marks(self) -> AsyncIterator[Any]:
+        """The marks on a contact that is not in the table."""
+        return self._streamed(_STRAY_MARKS)
+
+    async def _rare(self, table: sa.Table, statement: sa.Executable, numbers: Collection[int]) -> list[Any]:
+        return [] if table in self._empty else await event_log.listed(self._connection, statement, numbers)
+
+    async def _holders(self, table: sa.Table, wanted: Collection[Identifier]) -> set[Claim]:
+        found: set[Claim] = set()
+        for kind in IdentifierKind:
+            values = sorted({identifier.value for identifier in wanted if identifier.kind is kind})
+            for start in range(0, len(values), MOST_PARAMETERS):
+                some = padded(values[start : start + MOST_PARAMETERS], "")
+                rows = await self._connection.execute(_HOLDERS[table.name], {"of_kind": kind.value, "values": some})
+                found.update((kind.value, value, contact_id) for value, contact_id in rows)
+        return found
+
+    async def _pages(self, statement: sa.Executable) -> AsyncIterator[Sequence[Any]]:
+        """The rows of a statement that is ordered by its first column, in which no number comes twice."""
+        after = LOWEST
+        while rows := (await self._connection.execute(statement, {"after": after, "limit": PAGE})).all():
+            yield rows
+            after = rows[-1][0]
+
+    async def _streamed(self, statement: sa.Executable) -> AsyncIterator[Any]:
+        async with self._connection.stream(statement) as rows:
+            async for row in rows:
+                yield row
+
+
+def _page(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    key = columns[0]
+    return sa.select(*columns).where(key > sa.bindparam("after")).order_by(key).limit(sa.bindparam("limit"))
+
+
+def _text(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """A JSON document as it is stored: whether it can be read is to be found out row by row."""
+    return sa.cast(column, sa.Text)
+
+
+def _carries(table: sa.FromClause, kind: IdentifierKind) -> sa.ColumnElement[bool]:
+    """A claim is its contact's, on what that carries."""
+    return (
+        (table.c.kind == kind.value) & (table.c.value == contact.c[kind.value]) & (table.c.contact_id == contact.c.id)
+    )
+
+
+def _contacts() -> sa.Select[Any]:
+    email, phone_number = identifier.alias("email_claim"), identifier.alias("phone_number_claim")
+    left_out = ("link_precedence", "erased_at", "undone_at")
+    return (
+        sa.select(
+            *(column for column in contact.c if column.name not in left_out),
+            *(sa.false(), sa.false()),  # the claims are apart
+            contact.c.erased_at,
+            contact.c.undone_at,
+            email.c.contact_id.is_not(None),
+            phone_number.c.contact_id.is_not(None),
+        )
+        .select_from(
+            contact.outerjoin(email, _carries(email, IdentifierKind.EMAIL)).outerjoin(
+                phone_number, _carries(phone_number, IdentifierKind.PHONE_NUMBER)
+            )
+        )
+        .where(among(contact.c.id, "ids"))
+    )
+
+
+def _former() -> sa.CompoundSelect[Any]:
+    return sa.union_all(
+        *(
+            sa.select(contact.c.id, former_claim.c.kind, former_claim.c.value)
+            .select_from(contact.join(former_claim, _carries(former_claim, kind)))
+            .where(among(contact.c.id, "ids"))
+            for kind in IdentifierKind
+        )
+    )
+
+
+def _stray_claims(table: sa.Table) -> sa.Select[Any]:
+    carried = sa.or_(*(_carries(table, kind) for kind in IdentifierKind))
+    return (
+        sa.select(table.c.kind, table.c.value, table.c.contact_id)
+        .select_from(table.outerjoin(contact, (table.c.contact_id == contact.c.id) & carried))
+        .where(contact.c.id.is_(None))
+    )
+
+
+def _without_contact(table: sa.Table, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    there = table.outerjoin(contact, contact.c.id == table.c.contact_id)
+    return sa.select(*columns).select_from(there).where(contact.c.id.is_(None))
+
+
+_IDS = _page(contact.c.id)
+_OUTLINES = _page(
+    event.c.seq,
+    event.c.kind,
+    event.c.outcome,
+    event.c.primary_id,
+    event.c.contact_id,
+    _text(event.c.demoted),
+    event.c.email,
+    event.c.phone_number,
+)
+_BROUGHT = (pair.c.email == event.c.email) & (pair.c.phone_number == event.c.phone_number) & (pair.c.seq == event.c.seq)
+_EVENTS = (
+    sa.select(
+        event.c.seq,
+        event.c.at,
+        event.c.kind,
+        event.c.outcome,
+        event.c.email,
+        event.c.phone_number,
+        event.c.contact_id,
+        event.c.primary_id,
+        _text(event.c.demoted),
+        event.c.version_before,
+        event.c.version_after,
+        _text(event.c.detail),
+        pair.c.seq.is_not(None),
+    )
+    .select_from(event.outerjoin(pair, _BROUGHT))
+    .where(among(event.c.seq, "ids"))
+)
+_CONTACTS = _contacts()
+_WITHHELD = sa.select(
+    withheld_pair.c.seq, withheld_pair.c.email, withheld_pair.c.phone_number, withheld_pair.c.banned
+).where(among(withheld_pair.c.seq, "ids"))
+_BANS = sa.select(ban).where(among(ban.c.contact_id, "ids"))
+_MARKS = sa.select(event_contact).where(among(event_contact.c.contact_id, "ids"))
+_FORMER = _former()
+_HOLDERS = {
+    table.name: sa.select(table.c.value, table.c.contact_id).where(
+        table.c.kind == sa.bindparam("of_kind"), among(table.c.value, "values")
+    )
+    for table in (identifier, former_claim)
+}
+_STRAY_CLAIMS = _stray_claims(identifier)
+_STRAY_FORMER_CLAIMS = _stray_claims(former_claim)
+_STRAY_PAIRS = sa.select(pair.c.seq).select_from(pair.outerjoin(event, _BROUGHT)).where(event.c.seq.is_(None))
+_STRAY_WITHHELD = (
+    sa.select(withheld_pair.c.seq)
+    .select_from(withheld_pair.outerjoin(event, event.c.seq == withheld_pair.c.seq))
+    .where(event.c.seq.is_(None))
+)
+_STRAY_BANS = _without_contact(ban, ban.c.contact_id, ban.c.other_id)
+_STRAY_MARKS = _without_contact(event_contact, event_contact.c.contact_id, event_contact.c.seq)
+
+_KINDS = {kind.value: kind for kind in EventKind}
+_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
+_DEMOTED = msgspec.json.Decoder(tuple[Demotion, ...])
+_DETAIL = msgspec.json.Decoder(dict[str, Any])
+
+
+def _event(row: Sequence[Any]) -> Event:
+    """Raises one of MALFORMED."""
+    seq, at, kind, outcome, email, phone_number, contact_id, primary_id, demoted, before, after, detail, _ = row
+    return Event(
+        seq=seq,
+        at=at,
+        kind=_KINDS[kind],
+        outcome=_OUTCOMES[outcome],
+        email=email,
+        phone_number=phone_number,
+        raw={},
+        norm="",
+        contact_id=contact_id,
+        primary_id=primary_id,
+        demoted=() if demoted == "[]" else _DEMOTED.decode(demoted),
+        version_before=before,
+        version_after=after,
+        detail=None if detail is None else _DETAIL.decode(detail),
+    )
+
+
+def _outline(row: Sequence[Any], verbs: EventBatch) -> Outline:
+    seq, kind, outcome, primary_id, contact_id, demoted, email, phone_number = row
+    if kind != EventKind.IDENTIFY.value:
+        if seq not in verbs.events:
+            return Outline(seq, (primary_id,), None)
+        withheld = (verbs.events[seq].detail or {"changes": {}})["changes"].get("withheld", ())
+        return Outline(seq, verbs.contacts[seq], None, [(email, phone_number) for email, phone_number, *_ in withheld])
+    contacts = [primary_id] if contact_id is None or contact_id == primary_id else [primary_id, contact_id]
+    if demoted != "[]":
+        with suppress(*MALFORMED):  # it is told of when the event is played
+            contacts += [demotion.id for demotion in _DEMOTED.decode(demoted)]
+    told = (email, phone_number) if email is not None and phone_number is not None else None
+    return Outline(seq, contacts, told, (told,) if told and outcome == Outcome.WITHHELD.value else ())

@@ -1,0 +1,94 @@
+"""A steward who looks before he acts: every verb as a dry run first, then with the versions that it told."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+
+from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
+from identity_graphql.domain.reconcile import Decision
+from identity_graphql.services.identify import IdentityService
+from identity_graphql.services.stewardship import Command, StewardService, Subject, VerbResult
+from identity_graphql.storage import Storage
+
+Ask = Callable[[Command], Awaitable[VerbResult]]
+
+
+def email(value: str) -> Identifier:
+    return Identifier(IdentifierKind.EMAIL, value)
+
+
+def phone_number(value: str) -> Identifier:
+    return Identifier(IdentifierKind.PHONE_NUMBER, value)
+
+
+class Steward:
+    def __init__(
+        self, storage: Storage, *, actor: str = "steward", reason: str = "because", timeout: float = 10
+    ) -> None:
+        self.storage = storage
+        self.service = IdentityService(storage, Normalisation())
+        self.steward = StewardService(storage, Normalisation(), timeout=timeout)
+        self.actor = actor
+        self.reason = reason
+
+    async def identify(self, email: str | None = None, phone_number: str | int | None = None) -> Decision:
+        return await self.service.identify(email=email, phone_number=phone_number)
+
+    async def requests(self, *said: tuple[str | None, str | None]) -> None:
+        """Identified one after the other: the events 1, 2, 3 on an empty database, if each teaches something."""
+        for email, phone_number in said:
+            await self.identify(email, phone_number)
+
+    async def merge(self, one: int, other: int) -> VerbResult:
+        return await self.do(lambda command: self.steward.merge_clusters(one, other, command))
+
+    async def split(self, *ids: int, identifiers: Sequence[Identifier] = (), ban: bool = True) -> VerbResult:
+        return await self.do(lambda command: self.steward.split_cluster(ids, command, identifiers=identifiers, ban=ban))
+
+    async def undo(self, seq: int, *, then_ban: bool = False) -> VerbResult:
+        return await self.do(lambda command: self.steward.undo(seq, command, then_ban=then_ban))
+
+    async def ban(self, a: Subject, b: Subject) -> VerbResult:
+        return await self.do(lambda command: self.steward.ban_link(a, b, command))
+
+    async def unban(self, a: Subject, b: Subject, *, rejudge: bool = False) -> VerbResult:
+        return await self.do(lambda command: self.steward.unban_link(a, b, command, rejudge=rejudge))
+
+    async def delete(self, contact_id: int) -> VerbResult:
+        return await self.do(lambda command: self.steward.delete_contact(contact_id, command))
+
+    async def restore(self, contact_id: int) -> VerbResult:
+        return await self.do(lambda command: self.steward.restore_contact(contact_id, command))
+
+    async def erase_cluster(self, contact_id: int) -> VerbResult:
+        return await self.do(lambda command: self.steward.erase_cluster(contact_id, command))
+
+    async def erase(self, identifier: Identifier) -> VerbResult:
+        return await self.do(lambda command: self.steward.erase_identifier(identifier, command))
+
+    async def do(self, ask: Ask) -> VerbResult:
+        foreseen = await ask(Command(self.actor, self.reason, dry_run=True))
+        return await ask(self.command(foreseen))
+
+    def command(self, foreseen: VerbResult) -> Command:
+        """What to ask for after a dry run."""
+        return Command(self.actor, self.reason, foreseen.expected_version, foreseen.expected_other_version)
+
+    async def clusters(self) -> list[list[int]]:
+        """The ids of all clusters, each with its primary first."""
+        found = await self.service.page_of_clusters(after=0, limit=100)
+        return [[contact.id for contact in cluster.contacts] for cluster in found]
+
+    async def identifiers(self) -> list[set[str]]:
+        """What each of all clusters is known by."""
+        found = await self.service.page_of_clusters(after=0, limit=100)
+        return [{*cluster.emails, *cluster.phone_numbers} for cluster in found]
+
+    async def cluster_of(self, contact_ids: Collection[int]) -> dict[int, int | None]:
+        """The primaries of contacts; None for those that are gone."""
+        ids = sorted(contact_ids)
+        found = await self.service.clusters_of(ids)
+        return {i: cluster.primary.id if cluster else None for i, cluster in zip(ids, found, strict=True)}
+
+    async def close(self) -> None:
+        await self.service.close()
