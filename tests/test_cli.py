@@ -189,7 +189,7 @@ def test_reload_serves_changed_code_on_the_same_port(tmp_path: Path) -> None:
     with served(tmp_path, "--reload", PYTHONPATH=str(tmp_path)) as (program, lines):
         at = address(lines)
         assert httpx2.get(f"{at}/health", timeout=20).json()["status"] == "ok"
-        code = tmp_path / "identity_graphql/rest.py"
+        code = tmp_path / "identity_graphql/api/rest.py"
         code.write_text(code.read_text().replace('Health("ok"', 'Health("mended"').replace('["ok"]', '["mended"]'))
         for _ in until(lambda: _status(at) == "mended", within=20):
             time.sleep(0.1)
