@@ -13,9 +13,10 @@ import httpx2
 from benchmarks.databases import Databases
 from benchmarks.report import Progress, Table
 from benchmarks.speed import Options
+from identity_graphql.domain.decide import Command
 from identity_graphql.domain.identifiers import Normalisation
 from identity_graphql.services.identify import LARGEST_BATCH, IdentityService
-from identity_graphql.services.stewardship import Command, StewardService
+from identity_graphql.services.stewardship import StewardService
 from identity_graphql.storage import Storage
 from identity_graphql.storage.address import Address
 from tests.support.serving import process

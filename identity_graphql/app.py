@@ -112,7 +112,7 @@ def create_app(settings: Settings) -> Starlette:
     service = _service(settings, storage)
     normalisation = Normalisation(settings.default_region)
     steward = StewardService(storage, normalisation, timeout=settings.request_timeout)
-    archive = HistoryService(storage, timeout=settings.request_timeout)
+    history = HistoryService(storage, timeout=settings.request_timeout)
     contract = rest.CONTRACTS[settings.rest_contract.value]
 
     @asynccontextmanager
@@ -120,7 +120,7 @@ def create_app(settings: Settings) -> Starlette:
         await _prepare(settings, storage, service)
         with _told_to_stop(partial(setattr, app.state, "draining", True)):
             yield
-        for room in (service, steward, archive, storage):
+        for room in (service, steward, history, storage):
             await room.close()
 
     middleware = [Middleware(RequestId)]
@@ -139,7 +139,7 @@ def create_app(settings: Settings) -> Starlette:
         routes=[
             *rest.routes(service, contract),
             *pages.routes(contract),
-            Route("/graphql", GraphQLEndpoint(build_schema(), partial(Context, service, steward, archive))),
+            Route("/graphql", GraphQLEndpoint(build_schema(), partial(Context, service, steward, history))),
         ],
         middleware=middleware,
         exception_handlers=rest.EXCEPTION_HANDLERS,

@@ -7,6 +7,7 @@
     ├── Refused                   CONFLICT         the present state does not allow it: another version, a ban
     ├── Busy                      BUSY             try again: too much contention, or
     │   └── DatabaseAway          BUSY             the database cannot be reached
+    ├── TooComplex                QUERY_TOO_COMPLEX  the answer would take more than one request may have
     └── Unexpected                INTERNAL         a fault of the program; the log has it under the request id
 
     Conflict                      inside: another writer was faster; look again
@@ -24,7 +25,10 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with the input, and where: a field name as the caller knows it, or "root"."""
+    """One thing that is wrong with the input, and where: the name of an argument, or "root".
+
+    In snake case, in the message too; the edges show the names that their callers know.
+    """
 
     path: str
     message: str
@@ -87,6 +91,12 @@ class DatabaseAway(Busy):
 
     def __init__(self) -> None:
         super().__init__("The database cannot be reached; try again. Repeating the request is safe.")
+
+
+class TooComplex(IdentityError):
+    """The answer would take more work than one request may have. If it was to change something, that is done."""
+
+    code = "QUERY_TOO_COMPLEX"
 
 
 class Unexpected(IdentityError):

@@ -78,6 +78,19 @@ async def test_an_erased_value_is_nowhere_in_the_database(steward: Steward, data
     assert "; why?" in after["event"][-1]["reason"]
 
 
+async def test_the_id_of_a_request_goes_with_what_it_said(steward: Steward, database: Database) -> None:
+    """A caller may have made it of anything, of the customer's email too."""
+    for said, number in ((EMAIL, "111111"), (OTHER, "222222")):
+        token = observability.request_id.set(f"order-of-{said}")
+        await steward.identify(said, number)
+        observability.request_id.reset(token)
+
+    await steward.erase(email(EMAIL))
+
+    kept = [event["request_id"] for event in (await database.tables())["event"]]
+    assert kept == [None, f"order-of-{OTHER}", None]
+
+
 async def test_an_erased_customer_is_nowhere_in_the_database(
     steward: Steward, database: Database, tmp_path: Path
 ) -> None:

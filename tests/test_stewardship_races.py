@@ -11,9 +11,10 @@ from time import monotonic
 import pytest
 
 from identity_graphql.domain.contacts import Contact
+from identity_graphql.domain.decide import Command, VerbResult
 from identity_graphql.domain.replay import replay
 from identity_graphql.errors import Busy, IdentityError, NotFound, Refused
-from identity_graphql.services.stewardship import Command, StewardService, VerbResult
+from identity_graphql.services.stewardship import StewardService
 from tests.support.databases import Database, check, tables_of
 from tests.support.replayed import check_judged_again, check_replay, events_of
 from tests.support.stewards import Steward, email, phone_number

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from identity_graphql.domain import erasure
-from identity_graphql.domain.events import Event, EventKind
+from identity_graphql.domain.decide import Command, VerbResult
+from identity_graphql.domain.events import Event, EventKind, IdentifyEvent
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
 from identity_graphql.domain.replay import step
-from identity_graphql.domain.state import State
+from identity_graphql.domain.state import Node, State
 from identity_graphql.errors import Gone, IdentityError, Refused
 from identity_graphql.services.identify import IdentityService
-from identity_graphql.services.stewardship import Command, StewardService, Subject, VerbResult
+from identity_graphql.services.stewardship import StewardService
 from tests.support.databases import NAMES, Database, Databases, Dump, check, empty, tables_of
 from tests.support.replayed import answers, check_judged_again, check_replay, events_of
 
@@ -150,7 +151,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.events)
     @rule(a=st.sampled_from(EMAILS), b=st.sampled_from(PHONE_NUMBERS), rejudge=st.booleans())
     def unban_link_of_identifiers(self, a: str, b: str, rejudge: bool) -> None:
-        ends: tuple[Subject, Subject] = Identifier(IdentifierKind.PHONE_NUMBER, b), Identifier(IdentifierKind.EMAIL, a)
+        ends: tuple[Node, Node] = Identifier(IdentifierKind.PHONE_NUMBER, b), Identifier(IdentifierKind.EMAIL, a)
         self.order(lambda steward, order: steward.unban_link(*ends, order, rejudge=rejudge))
 
     @precondition(lambda self: self.events)
@@ -237,6 +238,8 @@ class Machine(RuleBasedStateMachine):
 
     def _erased(self, before: Event, after: Event) -> None:
         """Where a value was erased from an event: tokens in its place in what was recorded; else it is nowhere."""
+        if not (isinstance(before, IdentifyEvent) and isinstance(after, IdentifyEvent)):
+            return
         for value, token in ((before.email, after.email), (before.phone_number, after.phone_number)):
             if value == token:
                 continue
@@ -281,7 +284,11 @@ class Machine(RuleBasedStateMachine):
     @property
     def told(self) -> list[int]:
         """The events that linked something."""
-        return [event.seq for event in self.events if event.pair or event.kind is EventKind.MERGE_CLUSTERS]
+        return [
+            event.seq
+            for event in self.events
+            if (isinstance(event, IdentifyEvent) and event.pair) or event.kind is EventKind.MERGE_CLUSTERS
+        ]
 
     def contact(self, n: int) -> int:
         """Mostly a live one; sometimes one that is deleted, or that there never was."""
@@ -309,7 +316,7 @@ def comparable(result: VerbResult, ids: Mapping[int, int]) -> Any:
             return "erased"
         return "now" if part == at else part
 
-    return without(result.changes.renumbered(ids).document())
+    return without(msgspec.to_builtins(result.changes.renumbered(ids)))
 
 
 def texts(part: Any) -> Iterator[str]:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from identity_graphql.domain.decide import Command, VerbResult
 from identity_graphql.domain.replay import replay
 from identity_graphql.errors import Gone, IdentityError, InvalidInput, NotFound, Refused
-from identity_graphql.services.stewardship import Command, VerbResult
 from identity_graphql.storage import Storage, tables
 from tests.models.memory import Memory
 from tests.support.databases import Database, Databases, check, tables_of
@@ -507,7 +507,7 @@ async def test_a_split_of_all_of_none_or_of_two_clusters_is_refused(steward: Ste
     await steward.requests((A, "111"), (B, "111"), (C, "333"))
 
     for ids in ([], [1, 2], [2, 3], [3]):
-        with pytest.raises(InvalidInput, match="contactIds"):
+        with pytest.raises(InvalidInput, match="contact_ids"):
             await steward.split(*ids)
 
 

@@ -18,13 +18,14 @@ from msgspec.structs import replace
 
 from identity_graphql.app import verify as verify_database
 from identity_graphql.domain.components import Components
-from identity_graphql.domain.events import Demotion, Event, EventKind, Outcome
+from identity_graphql.domain.decide import Command, VerbResult
+from identity_graphql.domain.events import Demotion, EventKind, IdentifyEvent, Outcome
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
 from identity_graphql.domain.state import State
 from identity_graphql.domain.verify import Difference, broken, differences, digest, rebuild
 from identity_graphql.errors import ConfigurationError
 from identity_graphql.services.identify import IdentityService
-from identity_graphql.services.stewardship import Command, StewardService, VerbResult
+from identity_graphql.services.stewardship import StewardService
 from identity_graphql.services.verification import Report, verify
 from identity_graphql.storage import Storage
 from tests.models.oracle import random_requests
@@ -103,7 +104,7 @@ async def told(storage: Storage) -> None:
     # The pair is banned itself, and nobody's; then somebody else's request brings it again, and is another component's.
     last = (await storage.page_of_contacts(after=i, limit=9))[-1]
     events = [await storage.event(seq) for seq in range(1, 60)]
-    bridge = next(known for known in events if known and known.contact_id == last.id)
+    bridge = next(known for known in events if isinstance(known, IdentifyEvent) and known.contact_id == last.id)
     await carried_out(lambda order: steward.undo(bridge.seq, order, then_ban=True))
     await identify("j", 9)
     await service.close()
@@ -682,11 +683,11 @@ async def test_the_differences_of_a_whole_table_are_told_one_by_one(filled: Stor
 # --- by itself, without a database ---
 
 
-def request(seq: int, version: int, **columns: Any) -> Event:
+def request(seq: int, version: int, **columns: Any) -> IdentifyEvent:
     """A request of cluster 1, ``seq`` seconds after the first; ``version`` is its cluster's before."""
     nothing: dict[str, Any] = dict.fromkeys(("email", "phone_number", "contact_id"))
-    common = {"kind": EventKind.IDENTIFY, "outcome": Outcome.LINKED, "raw": {}, "norm": "1", "demoted": ()}
-    return Event(
+    common = {"outcome": Outcome.LINKED, "raw": {}, "norm": "1", "demoted": ()}
+    return IdentifyEvent(
         seq=seq,
         at=NOW + timedelta(seconds=seq),
         version_before=version,

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from identity_graphql.api.body import BodyTooLarge, media_type, whole_body
+from identity_graphql.api.names import wire_names
 from identity_graphql.domain.contacts import Cluster
 from identity_graphql.errors import Busy, IdentityError, InvalidInput, Problem, Unexpected
 from identity_graphql.observability import describe, log, request_id
@@ -228,7 +229,7 @@ async def on_too_large(request: Request, error: Exception) -> Response:
 async def on_identity_error(request: Request, error: Exception) -> Response:
     """What the service refuses: 400 for input, 503 when it is busy."""
     if isinstance(error, InvalidInput):
-        details = [ErrorDetail(problem.path, problem.message) for problem in error.problems]
+        details = [ErrorDetail(wire_names(p.path), wire_names(p.message)) for p in error.problems]
         return json_response(ErrorAnswer("Validation Error", details), status=400)
     assert isinstance(error, IdentityError)
     return error_response(503 if isinstance(error, Busy) else 500, error.message)

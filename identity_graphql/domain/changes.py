@@ -7,7 +7,6 @@ from datetime import datetime
 from itertools import chain
 from typing import Any, Self, TypeVar
 
-import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import asdict, replace
 
@@ -76,15 +75,20 @@ class Changes(Struct, frozen=True, omit_defaults=True):
             parked=tuple((*key, now) for key, now in _differing(before.parked, after.parked)),
         )
 
-    @classmethod
-    def read(cls, document: Mapping[str, Any]) -> Self:
-        """From what `document` gave."""
-        return msgspec.convert(document, cls)
-
-    def document(self) -> dict[str, Any]:
-        """As JSON has it."""
-        built: dict[str, Any] = msgspec.to_builtins(self)
-        return built
+    def with_contacts(self, before: State, contacts: Iterable[Contact]) -> Self:
+        """Returns the same difference after these rows, which it may have already, were changed (again)."""
+        made = {contact.id: contact for contact in self.created}
+        changed = {change.id: change for change in self.contacts}
+        for contact in contacts:
+            if contact.id in before.contacts:
+                changed[contact.id] = _change(before.contacts[contact.id], contact)
+            else:
+                made[contact.id] = contact
+        return replace(
+            self,
+            created=tuple(made[contact_id] for contact_id in sorted(made)),
+            contacts=tuple(changed[contact_id] for contact_id in sorted(changed)),
+        )
 
     def apply(self, state: State, seq: int) -> None:
         """Do it again, as the event of this number."""

@@ -11,13 +11,17 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from identity_graphql.domain.identifiers import Identifier, identifiers
-from identity_graphql.errors import Gone
+from identity_graphql.errors import Gone, NotFound
 
 PROVISIONAL = 2**62
 """Ids from here on are stand-ins for contacts that the database has not numbered yet.
 
 They are above every real id, so that a new contact is the youngest even where times tie.
 """
+
+
+LARGEST_ID = 2**63 - 1
+"""The largest number that a database gives out: of a contact, or of an event."""
 
 
 class LinkPrecedence(StrEnum):
@@ -160,3 +164,8 @@ def gone(contact: Contact) -> Gone:
     if contact.undone_at is not None:
         return Gone(contact.id, contact.undone_at, "undone")
     return Gone(contact.id, contact.deleted_at)
+
+
+def no_contact(contact_id: int) -> NotFound:
+    """What is told of a contact whose id was never given out."""
+    return NotFound(f"There is no contact {contact_id}.")

@@ -6,11 +6,14 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
+import msgspec
 from msgspec.structs import replace
 
+from identity_graphql.domain.changes import Changes
 from identity_graphql.domain.contacts import Contact
-from identity_graphql.domain.events import Event
+from identity_graphql.domain.events import Event, IdentifyEvent
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
+from identity_graphql.domain.verbs import Verb
 
 ERASED: Final = "erased:"
 """Every token begins with it. No email or phone number does: it has no @, and letters."""
@@ -34,35 +37,42 @@ def without_tokens(contact: Contact) -> tuple[Contact, bool]:
 
 
 def names(event: Event, identifiers: Collection[Identifier]) -> bool:
-    """Whether one of these values stands anywhere in an event."""
-    if any(identifier in identifiers for identifier in event.identifiers):
-        return True
-    if event.detail is None and event.reason is None:
-        return False
+    """Returns whether one of these values stands anywhere in an event."""
+    if isinstance(event, IdentifyEvent):
+        return any(identifier in identifiers for identifier in event.identifiers)
     values = {identifier.value for identifier in identifiers}
-    if any(text and _pattern(values, text).search(text) for text in (event.reason, event.actor)):
+    if any(_pattern(values, text).search(text) for text in (event.reason, event.actor)):
         return True
-    return any(text in values for text in _texts(event.detail))
+    return any(text in values for part in (event.verb, event.changes) for text in _texts(msgspec.to_builtins(part)))
 
 
 def rewritten(event: Event, tokens: Tokens) -> Event:
-    """The event with tokens in the place of values. What was typed for them is gone altogether."""
-    gone = {RAW[identifier.kind] for identifier in event.identifiers if identifier in tokens}
-    event = replace(
-        event,
-        email=_token(tokens, IdentifierKind.EMAIL, event.email),
-        phone_number=_token(tokens, IdentifierKind.PHONE_NUMBER, event.phone_number),
-        raw={name: text for name, text in event.raw.items() if name not in gone},
-    )
-    if event.detail is None and event.reason is None:
-        return event  # a request, as most are: it says no more
+    """Returns the event with tokens in the place of values.
+
+    What was typed for them is gone altogether, and so is the id of the request that brought them: a caller may have
+    made it of anything.
+    """
+    if isinstance(event, IdentifyEvent):
+        erased = {RAW[identifier.kind] for identifier in event.identifiers if identifier in tokens}
+        return replace(
+            event,
+            email=_token(tokens, IdentifierKind.EMAIL, event.email),
+            phone_number=_token(tokens, IdentifierKind.PHONE_NUMBER, event.phone_number),
+            raw={name: text for name, text in event.raw.items() if name not in erased},
+            request_id=None if erased else event.request_id,
+        )
     by_value = {identifier.value: token for identifier, token in tokens.items()}
-    return replace(
-        event,
-        detail=None if event.detail is None else _replaced(event.detail, by_value),
-        actor=event.actor and _pattern(by_value, event.actor).sub("erased", event.actor),
-        reason=event.reason and _pattern(by_value, event.reason).sub("erased", event.reason),
-    )
+    verb = msgspec.convert(_replaced(msgspec.to_builtins(event.verb), by_value), Verb)
+    changes = replaced(event.changes, by_value)
+    actor, reason = (_pattern(by_value, text).sub("erased", text) for text in (event.actor, event.reason))
+    touched = (verb, changes, actor, reason) != (event.verb, event.changes, event.actor, event.reason)
+    request_id = None if touched else event.request_id
+    return replace(event, verb=verb, changes=changes, actor=actor, reason=reason, request_id=request_id)
+
+
+def replaced(changes: Changes, by_value: Mapping[str, str]) -> Changes:
+    """Returns the changes with other values in the place of these: tokens for values, or values for tokens."""
+    return msgspec.convert(_replaced(msgspec.to_builtins(changes), by_value), Changes)
 
 
 def _token(tokens: Tokens, kind: IdentifierKind, value: str | None) -> str | None:

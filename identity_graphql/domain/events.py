@@ -1,20 +1,25 @@
-"""The log: one event for every request that taught something. Contacts, identifiers and pairs follow from it."""
+"""The log: one event for every request that taught something, and one for every verb of a steward.
+
+Contacts, identifiers and pairs follow from it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Self
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from identity_graphql.domain.changes import Changes
 from identity_graphql.domain.identifiers import Identifier, identifiers
+from identity_graphql.domain.verbs import Verb
 
 
 class EventKind(StrEnum):
-    """Which verb was accepted: a request's, or one of a steward's."""
+    """Which verb was accepted: a request's, or one of a steward's (by the names of `verbs`)."""
 
     IDENTIFY = "identify"
     MERGE_CLUSTERS = "merge_clusters"
@@ -42,8 +47,6 @@ class Outcome(StrEnum):
     """nothing new; nothing was written"""
     WITHHELD = "WITHHELD"
     """a ban forbids the link"""
-    DONE = "DONE"
-    """not a request: a steward's verb was carried out"""
 
 
 class Demotion(Struct, frozen=True):
@@ -54,17 +57,16 @@ class Demotion(Struct, frozen=True):
     version_after: int
 
 
-class Event(Struct, frozen=True):
-    """One accepted fact. With its predecessors it is all that is needed to rebuild the tables.
+class IdentifyEvent(Struct, frozen=True):
+    """What one request said, and what it came to.
 
-    ``contact_id`` is the contact it created, ``primary_id`` the cluster it ended in, ``version_…`` that
-    cluster's; ``raw`` the request's text as it came, ``norm`` the normalisation that read it. A steward's verb has an
-    ``actor``, a ``reason``, and in ``detail`` what was asked and every row that it changed. ``seq`` is the event's
-    number in the log, 0 before it is written.
+    ``raw`` has the request's values as they came, ``norm`` the normalisation that read them. ``contact_id`` is the
+    contact it created, ``primary_id`` the cluster it ended in, ``version_…`` that cluster's. ``seq`` is the event's
+    number in the log, 0 before it is written. With its predecessors, an event is all that is needed to rebuild the
+    tables (E1).
     """
 
     at: datetime
-    kind: EventKind
     outcome: Outcome
     email: str | None
     phone_number: str | None
@@ -76,10 +78,11 @@ class Event(Struct, frozen=True):
     version_before: int
     version_after: int
     request_id: str | None = None
-    actor: str | None = None
-    reason: str | None = None
-    detail: Mapping[str, Any] | None = None
     seq: int = 0
+
+    @property
+    def kind(self) -> EventKind:
+        return EventKind.IDENTIFY
 
     @property
     def pair(self) -> tuple[str, str] | None:
@@ -88,11 +91,19 @@ class Event(Struct, frozen=True):
 
     @property
     def identifiers(self) -> tuple[Identifier, ...]:
-        """Those of its request; none for a steward's verb."""
+        """The identifiers of the request, the email first."""
         return identifiers(self.email, self.phone_number)
 
+    @property
+    def contact_ids(self) -> frozenset[int]:
+        """Every contact that it names: the one it made, and the primaries of the clusters it touched."""
+        contacts = {self.primary_id, *(demotion.id for demotion in self.demoted)}
+        if self.contact_id is not None:
+            contacts.add(self.contact_id)
+        return frozenset(contacts)
+
     def renumbered(self, ids: Mapping[int, int], seq: int = 0) -> Self:
-        """The same event after the database gave out the real ids, and perhaps its own number."""
+        """Returns the same event after the database gave out the real ids, and perhaps its own number."""
         return replace(
             self,
             contact_id=self.contact_id and ids.get(self.contact_id, self.contact_id),
@@ -100,3 +111,49 @@ class Event(Struct, frozen=True):
             demoted=tuple(replace(d, id=ids.get(d.id, d.id)) for d in self.demoted),
             seq=seq,
         )
+
+
+class VerbEvent(Struct, frozen=True):
+    """What a steward did: the verb as it was asked, and every row that it changed.
+
+    ``about`` are the contacts that the verb named; ``created_for`` the contacts that an undo made, by the events that
+    came to need one. ``primary_id`` is the cluster that the verb named first, ``version_…`` that cluster's.
+    """
+
+    at: datetime
+    verb: Verb
+    changes: Changes
+    about: tuple[int, ...]
+    actor: str
+    reason: str
+    norm: str
+    primary_id: int
+    version_before: int
+    version_after: int
+    request_id: str | None = None
+    created_for: Mapping[int, int] = {}
+    seq: int = 0
+
+    @property
+    def kind(self) -> EventKind:
+        return EventKind(self.verb.name)
+
+    @property
+    def contact_ids(self) -> frozenset[int]:
+        """Every contact that it names: those that the verb was about, and those of which something changed."""
+        return self.changes.contact_ids | {self.primary_id, *self.about}
+
+    def renumbered(self, ids: Mapping[int, int], seq: int = 0) -> Self:
+        """Returns the same event after the database gave out the real ids, and perhaps its own number."""
+        if not ids:
+            return replace(self, seq=seq)
+        return replace(
+            self,
+            changes=self.changes.renumbered(ids),
+            created_for={event: ids.get(contact_id, contact_id) for event, contact_id in self.created_for.items()},
+            primary_id=ids.get(self.primary_id, self.primary_id),
+            seq=seq,
+        )
+
+
+Event = IdentifyEvent | VerbEvent

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC
 from enum import StrEnum
 from heapq import heappop, heappush
 
 from msgspec import Struct
 
 from identity_graphql.domain.contacts import Contact
-from identity_graphql.domain.events import Event, EventKind
+from identity_graphql.domain.events import Event, IdentifyEvent
+from identity_graphql.domain.history import ClusterHistory
 from identity_graphql.domain.identifiers import Identifier
-from identity_graphql.domain.state import State, ends
-
-Node = int | Identifier
-"""A contact, by its id, or an identifier."""
+from identity_graphql.domain.state import Node, Pair, State, Withheld, ends
 
 
 def key(node: Node) -> str:
@@ -72,33 +69,11 @@ class Step(Struct, frozen=True):
     target: Node
     event: Event | None
 
-    @property
-    def words(self) -> str:
-        """The step as a sentence for a data steward."""
-        one, other = (f"contact {node}" if isinstance(node, int) else node.value for node in (self.source, self.target))
-        event = self.event
-        when = "" if event is None else f" on {event.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC (event {event.seq})"
-        if self.kind is StepKind.PAIR:
-            return f"{one} and {other} were seen together{when}"
-        if self.kind is StepKind.CONTACT:
-            contact, identifier = (one, other) if isinstance(self.source, int) else (other, one)
-            return f"{contact} brought {identifier}{when}"
-        who = (event and event.actor) or "a steward"
-        why = f": {event.reason}" if event is not None and event.reason else ""
-        if event is not None and event.kind is EventKind.SPLIT_CLUSTER:
-            return f"{who} left {one} and {other} together in a split{when}{why}"
-        return f"{who} linked {one} and {other}{when}{why}"
-
 
 class Chain(Struct, frozen=True):
     """The way from one node to another; no steps from a node to itself."""
 
     steps: tuple[Step, ...]
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """A sentence for every step."""
-        return tuple(step.words for step in self.steps)
 
 
 class Bridge(Struct, frozen=True):
@@ -127,6 +102,53 @@ _PIECE = 2**32
 """The weight of a piece of evidence, where a step within a contact has 1: more than all such steps together."""
 
 
+class Between(Struct, frozen=True):
+    """What keeps two customers apart: bans, pairs that wait behind them, and evidence that was taken back."""
+
+    bans: tuple[tuple[int, int, int], ...]
+    withheld: tuple[tuple[Pair, Withheld], ...]
+    undone: tuple[IdentifyEvent, ...]
+
+
+class Explanation(Struct, frozen=True):
+    """Why two contacts or identifiers are one customer, or (without a chain) what keeps them apart."""
+
+    history: ClusterHistory
+    chain: Chain | None
+    between: Between
+
+
+NOTHING_BETWEEN = Between((), (), ())
+
+
+def explanation(history: ClusterHistory, start: Node, goal: Node) -> Explanation:
+    """Returns why two nodes of a history are one customer, or what keeps them apart."""
+    home = history.home(start)
+    found = None if home is None else chain(history.part(home), history.by_seq, start, goal)
+    return Explanation(history, found, NOTHING_BETWEEN if found is not None else _between(history, start, goal))
+
+
+def _between(history: ClusterHistory, start: Node, goal: Node) -> Between:
+    homes = {history.home(start), history.home(goal)}
+    known = [home for home in homes if home is not None]
+    bans = [ban for home in known for ban in history.bans(home)]
+    withheld = [one for home in known for one in history.withheld(home)]
+    undone = [history.by_seq[seq] for seq in history.undone_by if seq in history.by_seq]
+    return Between(
+        bans=tuple(sorted({b for b in bans if {history.home(b[0]), history.home(b[1])} == homes})),
+        withheld=tuple(sorted({pair: one for pair, one in withheld if _homes(history, pair) == homes}.items())),
+        undone=tuple(
+            event
+            for event in sorted(undone, key=lambda event: event.seq)
+            if isinstance(event, IdentifyEvent) and event.pair is not None and _homes(history, event.pair) == homes
+        ),
+    )
+
+
+def _homes(history: ClusterHistory, pair: Pair) -> set[int | None]:
+    return {history.home(end) for end in ends(pair)}
+
+
 def chain(state: State, events: Mapping[int, Event], start: Node, goal: Node) -> Chain | None:
     """How two nodes of a cluster hang together: by the fewest pieces of evidence, and then in the fewest steps.
 
@@ -135,8 +157,8 @@ def chain(state: State, events: Mapping[int, Event], start: Node, goal: Node) ->
 
     The algorithm is Dijkstra's ("A note on two problems in connexion with graphs", 1959).
     """
-    home = _home(state, start)
-    if home is None or home != _home(state, goal):
+    home = state.home(start)
+    if home is None or home != state.home(goal):
         return None
     graph = evidence(state, events, home)
     numbers = {node: number for number, node in enumerate(graph.nodes)}
@@ -171,7 +193,7 @@ def evidence(state: State, events: Mapping[int, Event], primary_id: int) -> Grap
     Raises KeyError where there is no cluster with this primary.
     """
     members = state.members[primary_id]
-    created = {event.contact_id: seq for seq, event in events.items() if event.contact_id is not None}
+    created = {event.contact_id: seq for seq, event in events.items() if isinstance(event, IdentifyEvent)}
     edges = [
         Edge(EdgeKind.CLAIM, contact_id, identifier, created.get(contact_id))
         for contact_id in sorted(members)
@@ -217,13 +239,6 @@ def bridges(state: State, events: Mapping[int, Event], primary_id: int) -> tuple
         lowest[origin] = min(lowest[origin], lowest[place])
         ends_at[origin] = max(ends_at[origin], ends_at[place])
     return tuple(reversed(found))
-
-
-def _home(state: State, node: Node) -> int | None:
-    """The primary of the cluster that a node is of, None if it is of none."""
-    if isinstance(node, Identifier):
-        return state.home(node)
-    return state.primary_of(node) if state.is_live(node) else None
 
 
 def _depth_first(

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from functools import cached_property
+from typing import Any, Self
 
 from msgspec import Struct
 
-from identity_graphql.domain.changes import Changes
-from identity_graphql.domain.contacts import PROVISIONAL, Contact
-from identity_graphql.domain.events import Event, EventKind, Outcome
-from identity_graphql.domain.replay import step
-from identity_graphql.domain.state import State
+from identity_graphql.domain import undo
+from identity_graphql.domain.contacts import Cluster, Contact, gone
+from identity_graphql.domain.erasure import without_tokens
+from identity_graphql.domain.events import Event, IdentifyEvent, VerbEvent
+from identity_graphql.domain.replay import replay, step
+from identity_graphql.domain.state import Node, Pair, State, Withheld, divided
 
 
 class Moment(Struct, frozen=True):
@@ -29,15 +31,76 @@ class Moment(Struct, frozen=True):
         return [event for event in events if self.at is None or event.at <= self.at]
 
 
-def named(event: Event) -> frozenset[int]:
-    """Every contact that an event names: the one it made, the clusters it touched, what a verb changed."""
-    contacts = {event.primary_id, *(demotion.id for demotion in event.demoted)}
-    if event.contact_id is not None:
-        contacts.add(event.contact_id)
-    if event.kind is not EventKind.IDENTIFY and event.detail is not None:
-        contacts |= Changes.read(event.detail["changes"]).contact_ids
-        contacts.update(event.detail.get("about", ()))
-    return frozenset(contacts)
+class ClusterHistory(Struct, frozen=True, dict=True):
+    """The log of whole lineages up to a moment, and the state that it led to."""
+
+    events: Sequence[Event]
+    state: State
+
+    @classmethod
+    def of(cls, events: Sequence[Event]) -> Self:
+        """Returns the history of these events, which must be of whole lineages, in order."""
+        return cls(events, replay(events))
+
+    def then(self, event: Event) -> ClusterHistory:
+        """Returns the history as it would be after one more event."""
+        return ClusterHistory([*self.events, event], replay([event], self.state.copy()))
+
+    @cached_property
+    def by_seq(self) -> Mapping[int, Event]:
+        """The events by their numbers."""
+        return {event.seq: event for event in self.events}
+
+    @cached_property
+    def undone_by(self) -> Mapping[int, int]:
+        """The events that do not count any more, and the undos that took them back."""
+        return undo.undone_by(self.events)
+
+    @cached_property
+    def histories(self) -> Histories:
+        """What happened to whom."""
+        return histories(self.events, self.state)
+
+    @cached_property
+    def _parts(self) -> Mapping[int, State]:
+        return divided(self.state)
+
+    def part(self, primary_id: int) -> State:
+        """Returns the rows of one cluster alone, and what is withheld from it or banned."""
+        return self._parts[primary_id]
+
+    def home(self, node: Node) -> int | None:
+        """Returns the primary of the cluster that has an identifier or a live contact; None if there is none."""
+        return self.state.home(node)
+
+    def primary_of(self, contact_id: int) -> int | None:
+        """Returns the primary of a contact; None if it was not there yet. Raises Gone."""
+        contact = self.state.contacts.get(contact_id)
+        if contact is not None and contact.deleted_at is not None:
+            raise gone(contact)
+        return self.home(contact_id)
+
+    def cluster(self, primary_id: int) -> Cluster:
+        """Returns the cluster of a primary, without what was erased since."""
+        contacts = self.state.cluster(primary_id).contacts
+        return Cluster(tuple(without_tokens(contact)[0] for contact in contacts))
+
+    def contact(self, contact_id: int) -> Contact | None:
+        """Returns a contact, without what was erased since; None if it was not there yet."""
+        contact = self.state.contacts.get(contact_id)
+        return None if contact is None else without_tokens(contact)[0]
+
+    def is_redacted(self, contact_id: int) -> bool:
+        """Returns whether something that a contact had at the time was erased since."""
+        return without_tokens(self.state.contacts[contact_id])[1]
+
+    def withheld(self, primary_id: int) -> list[tuple[Pair, Withheld]]:
+        """Returns the pairs that bans keep back from a cluster, in the order in which they came."""
+        return sorted(self.part(primary_id).withheld.items(), key=lambda one: (one[1].seq, one[0]))
+
+    def bans(self, primary_id: int) -> list[tuple[int, int, int]]:
+        """Returns the bans of a cluster's contacts: contact, the other contact, event."""
+        return [(*bound, seq) for bound, seq in sorted(self.part(primary_id).bans.items())]
 
 
 class Histories(Struct, frozen=True):
@@ -58,10 +121,10 @@ def histories(events: Sequence[Event], end: State) -> Histories:
     state = State()
     heirs: dict[int, set[int]] = {}  # of every cluster on the way: the primaries that its contacts have in the end
     for event in events:
-        about = named(event)
+        about = event.contact_ids
         before = {state.primary_of(contact_id) for contact_id in about if state.is_live(contact_id)}
         concerned = {heir for home in before for heir in heirs[home]}
-        if event.kind is EventKind.IDENTIFY:
+        if isinstance(event, IdentifyEvent):
             moved = [contact_id for d in event.demoted for contact_id in state.members[d.id]]
             step(state, event)
             moved += [event.contact_id] if event.contact_id is not None else []
@@ -71,8 +134,7 @@ def histories(events: Sequence[Event], end: State) -> Histories:
         else:
             standing = {contact_id: _standing(state.contacts.get(contact_id)) for contact_id in about}
             step(state, event)
-            asked = frozenset((event.detail or {}).get("about", ()))
-            moved = [i for i in about if i in asked or _standing(state.contacts.get(i)) != standing[i]]
+            moved = [i for i in about if i in event.about or _standing(state.contacts.get(i)) != standing[i]]
             after = {state.primary_of(contact_id) for contact_id in about if state.is_live(contact_id)}
             for home in before | after:
                 heirs[home] = {finally_[i] for i in state.members.get(home, ()) if i in finally_}
@@ -90,7 +152,7 @@ def departed(events: Sequence[Event], contact_ids: Collection[int]) -> set[int]:
     state = State()
     left: dict[int, set[int]] = {}
     for event in events:
-        about = named(event) if event.kind is not EventKind.IDENTIFY else frozenset()
+        about = event.contact_ids if isinstance(event, VerbEvent) else frozenset()
         before = {i: state.members[state.primary_of(i)] - {i} for i in about if state.is_live(i)}
         step(state, event)
         left.update((i, mates) for i, mates in before.items() if not state.is_live(i))
@@ -102,78 +164,8 @@ def departed(events: Sequence[Event], contact_ids: Collection[int]) -> set[int]:
     return found
 
 
-def words(event: Event) -> str:
-    """What an event did, for people. Without values: they stand beside it."""
-    if event.kind is not EventKind.IDENTIFY:
-        return f"{event.actor}: {_ASKED[event.kind](event)}"
-    home = _contact(event.primary_id)
-    new = _contact(event.contact_id or 0)
-    if event.outcome is Outcome.CREATED:
-        return f"a new customer, {new}"
-    if event.outcome is Outcome.LINKED:
-        return f"{new} was linked to {home}"
-    if event.outcome is Outcome.MERGED:
-        younger = ", ".join(str(demotion.id) for demotion in event.demoted)
-        return f"the cluster of contact {younger} was merged into that of {home}"
-    if event.outcome is Outcome.WITHHELD:
-        return f"a link to {home} was withheld: a ban forbids it"
-    return f"an email and a phone number of the cluster of {home} were seen together for the first time"
-
-
-def _contact(contact_id: int) -> str:
-    return f"contact {contact_id}" if contact_id < PROVISIONAL else "a new contact"
-
-
 def _standing(contact: Contact | None) -> tuple[Any, ...] | None:
     if contact is None:
         return None
     ends = contact.deleted_at, contact.erased_at, contact.undone_at
     return contact.linked_id, contact.email, contact.phone_number, *ends
-
-
-def _merged(event: Event) -> str:
-    asked = _asked(event)
-    return f"contacts {asked['one']} and {asked['other']} are one customer"
-
-
-def _split(event: Event) -> str:
-    return f"took {_contacts(_asked(event)['contact_ids'])} out of a cluster"
-
-
-def _banned(event: Event) -> str:
-    asked = _asked(event)
-    return f"never link contacts {asked['one']} and {asked['other']}"
-
-
-def _unbanned(event: Event) -> str:
-    contacts = _asked(event)["contacts"]
-    return (
-        f"lifted the ban between contacts {contacts[0]} and {contacts[1]}" if contacts else "lifted the ban on a pair"
-    )
-
-
-def _erased(event: Event) -> str:
-    asked = _asked(event)
-    values = "an identifier" if len(asked["identifiers"]) == 1 else f"{len(asked['identifiers'])} identifiers"
-    return f"erased {values}" + (f" and {_contacts(asked['contact_ids'])}" if asked["contact_ids"] else "")
-
-
-def _contacts(contact_ids: Sequence[int]) -> str:
-    return f"contact{'s' if len(contact_ids) > 1 else ''} {', '.join(map(str, contact_ids))}"
-
-
-def _asked(event: Event) -> Mapping[str, Any]:
-    asked: Mapping[str, Any] = (event.detail or {})["asked"]
-    return asked
-
-
-_ASKED = {
-    EventKind.MERGE_CLUSTERS: _merged,
-    EventKind.SPLIT_CLUSTER: _split,
-    EventKind.BAN_LINK: _banned,
-    EventKind.UNBAN_LINK: _unbanned,
-    EventKind.UNDO: lambda event: f"took event {_asked(event)['event']} back",
-    EventKind.DELETE_CONTACT: lambda event: f"deleted contact {_asked(event)['contact_id']}",
-    EventKind.RESTORE_CONTACT: lambda event: f"restored contact {_asked(event)['contact_id']}",
-    EventKind.ERASE: _erased,
-}

@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from identity_graphql.domain.contacts import PROVISIONAL, Cluster, Contact
-from identity_graphql.domain.events import Demotion, Event, EventKind, Outcome
+from identity_graphql.domain.events import Demotion, IdentifyEvent, Outcome
 from identity_graphql.domain.identifiers import Details, Identifier, IdentifierKind, identifiers
 
 TICK = timedelta(microseconds=1)
@@ -77,7 +77,7 @@ class Decision(Struct, frozen=True):
     cluster: Cluster
     contact: Contact | None = None
     demoted: tuple[Contact, ...] = ()
-    event: Event | None = None
+    event: IdentifyEvent | None = None
     withheld: bool = False
     """a ban forbids the link: the cluster is the email's"""
 
@@ -122,7 +122,7 @@ class Plan(Struct, frozen=True):
     """the found pairs that had been kept back"""
 
     @property
-    def events(self) -> tuple[Event, ...]:
+    def events(self) -> tuple[IdentifyEvent, ...]:
         """In the order of the requests. No event: nothing is written."""
         return tuple(decision.event for decision in self.decisions if decision.event is not None)
 
@@ -216,9 +216,8 @@ class _World:
         elif pair is not None:
             self.pairs.add(pair)
             self.withheld.pop(pair, None)
-        event = Event(
+        event = IdentifyEvent(
             at=at,
-            kind=EventKind.IDENTIFY,
             outcome=outcome,
             email=details.email,
             phone_number=details.phone_number,

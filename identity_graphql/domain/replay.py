@@ -6,9 +6,8 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from identity_graphql.domain.changes import Changes
 from identity_graphql.domain.contacts import Contact
-from identity_graphql.domain.events import Event, EventKind, Outcome
+from identity_graphql.domain.events import Event, IdentifyEvent, Outcome
 from identity_graphql.domain.state import State, Withheld
 
 
@@ -40,15 +39,15 @@ def step(state: State, event: Event) -> None:
     if primary is not None and primary.changed_at is not None and primary.changed_at >= event.at:
         raise Gap(f"event {event.seq} is not later than the one before it of cluster {event.primary_id}")
     try:
-        if event.kind is EventKind.IDENTIFY:
+        if isinstance(event, IdentifyEvent):
             _identify(state, event)
-        elif event.detail is not None:
-            Changes.read(event.detail["changes"]).apply(state, event.seq)
+        else:
+            event.changes.apply(state, event.seq)
     except KeyError as error:
         raise Gap(f"event {event.seq} is about a row that the events before it did not make ({error})") from None
 
 
-def _identify(state: State, event: Event) -> None:
+def _identify(state: State, event: IdentifyEvent) -> None:
     for demotion in event.demoted:
         if state.contacts[demotion.id].version != demotion.version_before:
             raise Gap(f"event {event.seq} expects contact {demotion.id} at version {demotion.version_before}")
@@ -59,7 +58,7 @@ def _identify(state: State, event: Event) -> None:
     state.put(replace(state.contacts[event.primary_id], version=event.version_after, changed_at=event.at))
 
 
-def learn(state: State, event: Event) -> None:
+def learn(state: State, event: IdentifyEvent) -> None:
     """What a request taught: a contact, a link, a pair. All but the versions of the clusters."""
     at, primary_id, pair = event.at, event.primary_id, event.pair
     withheld = event.outcome is Outcome.WITHHELD

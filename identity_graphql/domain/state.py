@@ -13,6 +13,8 @@ from identity_graphql.domain.identifiers import Identifier, IdentifierKind, iden
 
 Pair = tuple[str, str]
 """An email and a phone number that were seen together."""
+Node = int | Identifier
+"""A contact, by its id, or an identifier."""
 Bond = tuple[int, int]
 """Two contacts, the smaller id first."""
 
@@ -72,10 +74,12 @@ class State:
 
     # -- looking
 
-    def home(self, identifier: Identifier) -> int | None:
-        """The primary of the cluster that has an identifier; None if nobody has it."""
-        claimant = self.claims.get(identifier)
-        return None if claimant is None else self.primary_of(claimant)
+    def home(self, node: Node) -> int | None:
+        """Returns the primary of the cluster that has an identifier or a live contact; None if there is none."""
+        if isinstance(node, Identifier):
+            claimant = self.claims.get(node)
+            return None if claimant is None else self.primary_of(claimant)
+        return self.primary_of(node) if self.is_live(node) else None
 
     def primary_of(self, contact_id: int) -> int:
         """The primary of a live contact."""

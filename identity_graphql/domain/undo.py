@@ -10,14 +10,14 @@ from msgspec.structs import replace
 
 from identity_graphql.domain import verbs
 from identity_graphql.domain.contacts import PROVISIONAL, Contact
-from identity_graphql.domain.events import Demotion, Event, EventKind, Outcome
+from identity_graphql.domain.events import Demotion, Event, IdentifyEvent, Outcome, VerbEvent
 from identity_graphql.domain.identifiers import identifiers
 from identity_graphql.domain.reconcile import outcome_of
 from identity_graphql.domain.replay import learn
 from identity_graphql.domain.state import State
 from identity_graphql.errors import IdentityError
 
-Born = Mapping[int, int]
+CreatedFor = Mapping[int, int]
 """Contacts that an undo made: the event that came to need one -> the contact."""
 
 
@@ -25,21 +25,31 @@ def undone(events: Sequence[Event], last: int | None = None) -> frozenset[int]:
     """The events that do not count: taken back by an undo that does, or by one that is yet to come (``last``)."""
     taken_back = set() if last is None else {last}
     for event in reversed(events):
-        if event.kind is EventKind.UNDO and event.seq not in taken_back and event.detail is not None:
-            taken_back.add(event.detail["asked"]["event"])
+        if isinstance(event, VerbEvent) and isinstance(event.verb, verbs.Undo) and event.seq not in taken_back:
+            taken_back.add(event.verb.event)
     return frozenset(taken_back)
 
 
-def born(events: Sequence[Event]) -> dict[int, int]:
+def undone_by(events: Sequence[Event]) -> dict[int, int]:
+    """Returns the events that do not count any more, and the undos that took them back."""
+    taken_back = undone(events)
+    return {
+        event.verb.event: event.seq
+        for event in events
+        if isinstance(event, VerbEvent) and isinstance(event.verb, verbs.Undo) and event.seq not in taken_back
+    }
+
+
+def created_for(events: Sequence[Event]) -> dict[int, int]:
     """The contacts that the undos among these events made."""
     made: dict[int, int] = {}
     for event in events:
-        if event.kind is EventKind.UNDO and event.detail is not None:
-            made.update((seq, contact_id) for seq, contact_id in event.detail.get("born", ()))
+        if isinstance(event, VerbEvent):
+            made.update(event.created_for)
     return made
 
 
-def counterfactual(events: Sequence[Event], without: frozenset[int], known: Born) -> tuple[State, dict[int, int]]:
+def counterfactual(events: Sequence[Event], without: frozenset[int], known: CreatedFor) -> tuple[State, dict[int, int]]:
     """The state that these events, in order, lead to without some of them: every one is judged again.
 
     What would not have been accepted falls; a request that would have been the first to carry an identifier gets a
@@ -52,11 +62,11 @@ def counterfactual(events: Sequence[Event], without: frozenset[int], known: Born
     for event in events:
         if event.seq in without:
             continue
-        if event.kind is EventKind.IDENTIFY:
+        if isinstance(event, IdentifyEvent):
             _identify_again(state, event, known, made)
-        elif event.detail is not None:
+        else:
             with suppress(IdentityError):  # it would have been refused
-                verbs.read(event.detail["asked"]).carry_out(state, event.at, event.seq)
+                event.verb.carry_out(state, event.at, event.seq)
     return state, made
 
 
@@ -90,7 +100,7 @@ def _adopted(contact: Contact, wanted: Contact | None, at: datetime) -> Contact:
     return after if same else replace(after, updated_at=at)
 
 
-def _identify_again(state: State, event: Event, known: Born, made: dict[int, int]) -> None:
+def _identify_again(state: State, event: IdentifyEvent, known: CreatedFor, made: dict[int, int]) -> None:
     pair = event.pair
     homes = [state.home(identifier) for identifier in identifiers(event.email, event.phone_number)]
     withheld = state.withheld.get(pair) if pair else None

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, ClassVar
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from identity_graphql.domain.changes import THIS_EVENT
-from identity_graphql.domain.contacts import Contact
-from identity_graphql.domain.events import EventKind
+from identity_graphql.domain.contacts import Contact, no_contact
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 from identity_graphql.domain.state import Bond, Pair, State, Withheld, bond, ends
-from identity_graphql.errors import InvalidInput, NotFound, Problem, Refused
+from identity_graphql.errors import InvalidInput, Problem, Refused
 
 
 class _Verb(Struct, frozen=True, tag_field="verb"):
-    kind: ClassVar[EventKind]
+    @property
+    def name(self) -> str:
+        """Returns the verb's name, as it stands in the log."""
+        return str(self.__struct_config__.tag)
 
     def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
         """Change the state, as the event of this number. Raises Refused, NotFound or InvalidInput before it does."""
@@ -34,7 +34,6 @@ class MergeClusters(_Verb, frozen=True, tag="merge_clusters"):
 
     one: int
     other: int
-    kind = EventKind.MERGE_CLUSTERS
 
     def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
         here, there = live(state, self.one), live(state, self.other)
@@ -56,17 +55,16 @@ class SplitCluster(_Verb, frozen=True, tag="split_cluster"):
     contact_ids: tuple[int, ...]
     identifiers: tuple[Identifier, ...] = ()
     ban: bool = True
-    kind = EventKind.SPLIT_CLUSTER
 
     def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
         out = set(self.contact_ids)
         homes = {live(state, contact_id) for contact_id in out}
         if len(homes) != 1:
-            raise _split(f"contactIds must name contacts of one cluster; these are of {len(homes)}.")
+            raise _split(f"contact_ids must name contacts of one cluster; these are of {len(homes)}.")
         (home,) = homes
         rest = state.members[home] - out
         if not rest:
-            raise _split("contactIds names the whole cluster; leave at least one contact where it is.")
+            raise _split("contact_ids names the whole cluster; leave at least one contact where it is.")
         moves = {identifier: _heir(state, identifier, out, rest) for identifier in self.identifiers}
         claims = {**state.claims, **moves}
         for contact_id in out | rest:
@@ -102,7 +100,6 @@ class BanLink(_Verb, frozen=True, tag="ban_link"):
 
     one: int
     other: int
-    kind = EventKind.BAN_LINK
 
     def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
         if live(state, self.one) == live(state, self.other):
@@ -118,7 +115,6 @@ class UnbanLink(_Verb, frozen=True, tag="unban_link"):
     contacts: tuple[int, int] | None = None
     pair: Pair | None = None
     rejudge: bool = False
-    kind = EventKind.UNBAN_LINK
 
     def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
         if self.pair is not None:
@@ -144,7 +140,6 @@ class DeleteContact(_Verb, frozen=True, tag="delete_contact"):
     """
 
     contact_id: int
-    kind = EventKind.DELETE_CONTACT
 
     def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
         contact_id = self.contact_id
@@ -173,13 +168,12 @@ class RestoreContact(_Verb, frozen=True, tag="restore_contact"):
     """
 
     contact_id: int
-    kind = EventKind.RESTORE_CONTACT
 
     def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
         contact_id = self.contact_id
         contact = state.contacts.get(contact_id)
         if contact is None:
-            raise NotFound(f"There is no contact {contact_id}.")
+            raise no_contact(contact_id)
         if contact.deleted_at is None or contact.erased_at or contact.undone_at:
             why = "was erased" if contact.erased_at else "was undone" if contact.undone_at else "is not deleted"
             raise InvalidInput(Problem("id", f"Contact {contact_id} {why}: only a deleted contact can be restored."))
@@ -234,7 +228,6 @@ class Erase(_Verb, frozen=True, tag="erase"):
 
     identifiers: tuple[Identifier, ...]
     contact_ids: tuple[int, ...] = ()
-    kind = EventKind.ERASE
 
     def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
         erased, whole = set(self.identifiers), set(self.contact_ids)
@@ -289,7 +282,6 @@ class Undo(_Verb, frozen=True, tag="undo"):
     event: int
     pair: Pair | None = None
     contacts: Bond | None = None
-    kind = EventKind.UNDO
 
     def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
         """Only the ban: the rest is not a change of the state, but another way to it.
@@ -314,23 +306,11 @@ class Undo(_Verb, frozen=True, tag="undo"):
 Verb = MergeClusters | SplitCluster | BanLink | UnbanLink | DeleteContact | RestoreContact | Erase | Undo
 
 
-def read(document: Any) -> Verb:
-    """A verb as it stands in the log."""
-    verb: Verb = msgspec.convert(document, Verb)
-    return verb
-
-
-def document(verb: Verb) -> dict[str, Any]:
-    """A verb as the log has it."""
-    built: dict[str, Any] = msgspec.to_builtins(verb)
-    return built
-
-
 def live(state: State, contact_id: int) -> int:
     """The primary of a contact. Raises NotFound, and InvalidInput for a deleted one."""
     contact = state.contacts.get(contact_id)
     if contact is None:
-        raise NotFound(f"There is no contact {contact_id}.")
+        raise no_contact(contact_id)
     if contact.deleted_at is not None:
         raise InvalidInput(Problem("id", f"Contact {contact_id} is deleted."))
     return contact.linked_id or contact_id
@@ -400,7 +380,7 @@ def _may_return(contact: Contact) -> bool:
 
 
 def _split(message: str) -> InvalidInput:
-    return InvalidInput(Problem("contactIds", message))
+    return InvalidInput(Problem("contact_ids", message))
 
 
 def _heir(state: State, identifier: Identifier, out: set[int], rest: set[int]) -> int:

@@ -11,10 +11,9 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from identity_graphql.domain.changes import Changes
 from identity_graphql.domain.contacts import Contact
 from identity_graphql.domain.erasure import is_token
-from identity_graphql.domain.events import Event, EventKind
+from identity_graphql.domain.events import Event, VerbEvent
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 from identity_graphql.domain.replay import Gap, step
 from identity_graphql.domain.state import Bond, Pair, State, Withheld, ends
@@ -67,11 +66,9 @@ def rebuild(events: Iterable[tuple[int, Event | None]]) -> Rebuilt:
         if event is None:
             problem = "cannot be read"
             break
-        if event.kind is not EventKind.IDENTIFY and event.detail is not None:
-            changes = Changes.read(event.detail["changes"])
-            contact_ids = {event.primary_id, *changes.contact_ids, *event.detail.get("about", ())}
-            marks.update((contact_id, seq) for contact_id in contact_ids)
-            changed = (Identifier(IdentifierKind(kind), value) for kind, value, _ in changes.claims)
+        if isinstance(event, VerbEvent):
+            marks.update((contact_id, seq) for contact_id in event.contact_ids)
+            changed = (Identifier(IdentifierKind(kind), value) for kind, value, _ in event.changes.claims)
             # Of what is erased by now, nothing is kept but its token in the log.
             former.update((i, state.claims[i]) for i in changed if i in state.claims and not is_token(i.value))
         try:

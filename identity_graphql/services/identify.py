@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from identity_graphql.domain.contacts import Cluster, Contact, gone
+from identity_graphql.domain.contacts import LARGEST_ID, Cluster, Contact, gone
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
 from identity_graphql.domain.reconcile import Decision, Plan, Request, reconcile
 from identity_graphql.errors import (
@@ -37,7 +37,6 @@ MOST_WAITING = 5_000
 """Requests that may wait for a batch; beyond it they are refused at once: Busy."""
 MOST_FAILURES = 3
 """Requests of a failed batch that are tried by themselves, if none of them goes through."""
-LARGEST_ID = 2**63 - 1
 
 
 class IdentityService:

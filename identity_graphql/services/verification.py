@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from identity_graphql.domain.components import Components
+from identity_graphql.domain.events import IdentifyEvent
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 from identity_graphql.domain.verify import (
     HASHES,
@@ -207,8 +208,9 @@ def _found(seqs: Iterable[int], contact_ids: Iterable[int], told: EventBatch, ta
         if table.former and contact_id in table.former:
             rows.former.update((identifier, contact_id) for identifier in table.former[contact_id])
     for seq in seqs:
-        if seq in told.live and (pair := told.events[seq].pair) is not None:
-            rows.pairs[pair] = seq
+        event = told.events.get(seq) if seq in told.live else None
+        if isinstance(event, IdentifyEvent) and event.pair is not None:
+            rows.pairs[event.pair] = seq
         if table.withheld and seq in table.withheld:
             rows.withheld.update(table.withheld[seq])
     return rows

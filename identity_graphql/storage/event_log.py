@@ -12,13 +12,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from identity_graphql.domain import erasure, history
-from identity_graphql.domain.events import Demotion, Event, EventKind, Outcome
+from identity_graphql.domain import erasure
+from identity_graphql.domain.contacts import LARGEST_ID
+from identity_graphql.domain.events import Event, IdentifyEvent
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 from identity_graphql.storage import statements
+from identity_graphql.storage.event_rows import event_of
 from identity_graphql.storage.plan_writes import MOST_PARAMETERS
 
-LARGEST = 2**63 - 1
 STRETCH = 100_000
 """Events that one statement goes through."""
 
@@ -44,9 +45,10 @@ async def lineage(connection: AsyncConnection, contact_ids: Collection[int], *, 
         about = {row[0] for row in await listed(connection, statements.EVENTS_ABOUT, fresh)}
         found += await _events(connection, statements.EVENTS, about - events.keys() - {event.seq for event in found})
         events.update((event.seq, event) for event in found)
-        fresh = {contact_id for event in found for contact_id in history.named(event)} - known
+        fresh = {contact_id for event in found for contact_id in event.contact_ids} - known
         if by_value and not fresh:
-            values = {i for event in events.values() for i in event.identifiers} - looked_up
+            requests = (event for event in events.values() if isinstance(event, IdentifyEvent))
+            values = {identifier for event in requests for identifier in event.identifiers} - looked_up
             looked_up |= values
             fresh = set(await claimants(connection, values)) - known
     return [events[seq] for seq in sorted(events)]
@@ -85,7 +87,7 @@ async def naming(
         for low in range(after, newest, STRETCH):
             window = {"after": low, "upto": min(low + STRETCH, newest)}
             rows = await connection.execute(statements.NAMING, {**some, **window})
-            events = [event_from_row(row) for row in rows]
+            events = [event_of(row) for row in rows]
             found += [event.seq for event in events if erasure.names(event, identifiers)]
     return sorted(set(found)), newest
 
@@ -102,41 +104,16 @@ async def events(connection: AsyncConnection, seqs: Collection[int]) -> list[Eve
 
 
 async def _events(connection: AsyncConnection, statement: sa.Executable, numbers: Collection[int]) -> list[Event]:
-    return [event_from_row(row) for row in await listed(connection, statement, numbers)]
+    return [event_of(row) for row in await listed(connection, statement, numbers)]
 
 
 async def listed(connection: AsyncConnection, statement: sa.Executable, numbers: Collection[int]) -> list[Any]:
     """The rows for a list of numbers, however long it is. What no number of the database can be finds nothing."""
     rows: list[Any] = []
-    for some in _chunks(sorted(number for number in numbers if 0 < number <= LARGEST)):
+    for some in _chunks(sorted(number for number in numbers if 0 < number <= LARGEST_ID)):
         rows += await connection.execute(statement, {"ids": statements.padded(some, 0)})
     return rows
 
 
 def _chunks(values: Sequence[Any]) -> Iterable[Sequence[Any]]:
     return (values[start : start + MOST_PARAMETERS] for start in range(0, len(values), MOST_PARAMETERS))
-
-
-def event_from_row(row: Sequence[Any]) -> Event:
-    """A row of `statements.EVENTS` and its like."""
-    (seq, at, kind, outcome, email, phone_number, raw, norm, contact_id, primary_id, demoted, before, after) = row[:13]
-    actor, reason, request_id, detail = row[13:]
-    return Event(
-        seq=seq,
-        at=at,
-        kind=EventKind(kind),
-        outcome=Outcome(outcome),
-        email=email,
-        phone_number=phone_number,
-        raw=raw,
-        norm=norm,
-        contact_id=contact_id,
-        primary_id=primary_id,
-        demoted=tuple(Demotion(**demotion) for demotion in demoted),
-        version_before=before,
-        version_after=after,
-        actor=actor,
-        reason=reason,
-        request_id=request_id,
-        detail=detail,
-    )

@@ -7,17 +7,17 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from identity_graphql.domain.decide import VerbResult
 from identity_graphql.domain.events import Event
 from identity_graphql.domain.identifiers import Identifier
 from identity_graphql.storage import event_log, verb_writes
 from identity_graphql.storage.dialect import Dialect
-from identity_graphql.storage.verb_writes import Record
 
 
 class LogSession:
-    """What a steward has in front of him: the log of some lineages, whole, and the time; and the pen.
+    """The log of some lineages, whole, and the time; with the right to append to it, if that was asked for.
 
-    At a session that may ``write``, all of it happens in one transaction, behind the locks of the clusters.
+    Then all of it happens in one transaction, behind the locks of the clusters.
     """
 
     def __init__(self, dialect: Dialect, connection: AsyncConnection, events: list[Event], now: datetime) -> None:
@@ -34,6 +34,9 @@ class LogSession:
         """These events."""
         return await event_log.events(self._connection, seqs)
 
-    async def write(self, record: Record) -> Record:
-        """Write a verb; it with the real numbers. Raises Conflict, with nothing written, if something has changed."""
-        return await verb_writes.write(self._connection, self._dialect, record)
+    async def write(self, result: VerbResult) -> VerbResult:
+        """Writes what a verb changes. Returns it with the real numbers.
+
+        Raises Conflict, with nothing written, if something has changed.
+        """
+        return await verb_writes.write(self._connection, self._dialect, result)

@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
-from msgspec.structs import asdict
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_graphql.domain.contacts import PROVISIONAL, Contact
-from identity_graphql.domain.events import Event, Outcome
+from identity_graphql.domain.events import Outcome
 from identity_graphql.domain.reconcile import Numbers, Plan, Swap
 from identity_graphql.errors import Conflict
 from identity_graphql.storage import statements, tables
 from identity_graphql.storage.dialect import ErrorClass
+from identity_graphql.storage.event_rows import row_of
 
 MOST_PARAMETERS = 8_192
 """In one list: SQLite takes 32,766 parameters in a statement, unless it was built otherwise."""
@@ -43,7 +43,7 @@ async def write(
         await _insert(connection, tables.identifier, [(kind, value, ids[id]) for kind, value, id in claims(plan)])
     await _relink(connection, [contact.renumbered(ids) for contact in plan.relinks])
     events = [event.renumbered(ids) for event in plan.events]
-    seqs = await insert_numbered(connection, tables.event, [event_row(event) for event in events])
+    seqs = await insert_numbered(connection, tables.event, [row_of(event) for event in events])
     # After the events, whose numbers they carry. No two writers meet here: each of them holds the claim or the
     # swap that makes the pair new.
     told = [(*event.pair, seq, event.outcome) for event, seq in zip(events, seqs, strict=True) if event.pair]
@@ -124,25 +124,4 @@ def contact_row(contact: Contact) -> dict[str, Any]:
         "updated_at": contact.updated_at,
         "version": contact.version,
         "changed_at": contact.changed_at,
-    }
-
-
-def event_row(event: Event) -> dict[str, Any]:
-    return {
-        "at": event.at,
-        "kind": event.kind.value,
-        "outcome": event.outcome.value,
-        "email": event.email,
-        "phone_number": event.phone_number,
-        "raw": dict(event.raw),
-        "norm": event.norm,
-        "contact_id": event.contact_id,
-        "primary_id": event.primary_id,
-        "demoted": [asdict(demotion) for demotion in event.demoted],
-        "version_before": event.version_before,
-        "version_after": event.version_after,
-        "request_id": event.request_id,
-        "actor": event.actor,
-        "reason": event.reason,
-        "detail": event.detail,
     }

@@ -17,7 +17,8 @@ from identity_graphql.domain.reconcile import Numbers, Plan
 from identity_graphql.storage import tables
 from identity_graphql.storage.address import Address
 from identity_graphql.storage.dialect import Engines, ErrorClass, Pool
-from identity_graphql.storage.plan_writes import claiming, claims, event_row
+from identity_graphql.storage.event_rows import row_of
+from identity_graphql.storage.plan_writes import claiming, claims
 
 # serialization_failure, deadlock_detected, lock_not_available, and division_by_zero: so our own statement fails
 # when a swap falls short
@@ -218,7 +219,7 @@ def _parameters(plan: Plan, drawn: Mapping[int, int]) -> dict[str, list[Any]]:
     demoted = [moved.pop(swap.primary_id, None) for swap in plan.swaps]
     contacts = [asdict(contact) for contact in plan.contacts]
     claimed = [{"kind": kind, "value": value, "contact_id": id} for kind, value, id in claims(plan)]
-    events = [event_row(event.renumbered(drawn)) for event in plan.events]
+    events = [row_of(event.renumbered(drawn)) for event in plan.events]
     for event in events:
         event |= {name: orjson.dumps(event[name]).decode() for name in ("raw", "demoted")}
     return {

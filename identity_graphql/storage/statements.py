@@ -238,10 +238,11 @@ CLAIMANTS = sa.union(
 FORGET_CLAIMS = former_claim.delete().where(
     former_claim.c.kind == sa.bindparam("of_kind"), former_claim.c.value == sa.bindparam("of_value")
 )
+_REWRITTEN = ("email", "phone_number", "raw", "actor", "reason", "request_id", "detail")
 REWRITE_EVENT = (
     event.update()
     .where(event.c.seq == sa.bindparam("of_seq"))
-    .values({name: sa.bindparam(name) for name in ("email", "phone_number", "raw", "actor", "reason", "detail")})
+    .values({name: sa.bindparam(name) for name in _REWRITTEN})
 )
 
 PAGE_OF_WITHHELD = (

@@ -10,7 +10,6 @@ from typing import Any, Self
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from identity_graphql.domain import history
 from identity_graphql.domain.contacts import Cluster, Contact
 from identity_graphql.domain.events import Event
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
@@ -82,7 +81,7 @@ class Storage:
         async with self.transaction() if write else self.snapshot() as connection:
             events = await event_log.lineage(connection, contact_ids, by_value=by_value)
             if write:
-                contacts = {contact_id for event in events for contact_id in history.named(event)}
+                contacts = {contact_id for event in events for contact_id in event.contact_ids}
                 await event_log.lock(connection, contacts)
                 again = await event_log.lineage(connection, contact_ids, by_value=by_value)
                 if [event.seq for event in again] != [event.seq for event in events]:

@@ -8,17 +8,16 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from identity_graphql.domain import history
 from identity_graphql.domain.contacts import Contact
-from identity_graphql.domain.events import Demotion, Event, EventKind, Outcome
+from identity_graphql.domain.events import Event, EventKind, Outcome, VerbEvent
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind, identifiers
 from identity_graphql.domain.state import Bond, Pair, Withheld
 from identity_graphql.storage import event_log
+from identity_graphql.storage.event_rows import DEMOTED, MALFORMED, SCANNED, demotions_of, scanned_event_of
 from identity_graphql.storage.plan_writes import MOST_PARAMETERS
 from identity_graphql.storage.statements import padded
 from identity_graphql.storage.tables import (
@@ -39,7 +38,6 @@ RARE = (withheld_pair, ban, event_contact, former_claim)
 """What only a steward's verbs and their consequences fill: empty, most often."""
 Claim = tuple[str, str, int]
 """A row of a table of claims: kind, value, contact."""
-MALFORMED = (KeyError, TypeError, ValueError, msgspec.MsgspecError)
 
 
 class Outline(Struct, frozen=True):
@@ -106,12 +104,12 @@ class TableScan:
         for row in await event_log.listed(self._connection, _EVENTS, seqs):
             seq = row[0]
             try:
-                event = _event(row)
-                told.contacts[seq] = set(history.named(event))
+                event = scanned_event_of(row[:-1])
+                told.contacts[seq] = set(event.contact_ids)
                 told.events[seq] = event
             except MALFORMED:
                 continue
-            if row[12]:
+            if row[-1]:
                 told.live.add(seq)
         return told
 
@@ -199,11 +197,6 @@ def _page(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
     return sa.select(*columns).where(key > sa.bindparam("after")).order_by(key).limit(sa.bindparam("limit"))
 
 
-def _text(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """A JSON document as it is stored: whether it can be read is to be found out row by row."""
-    return sa.cast(column, sa.Text)
-
-
 def _carries(table: sa.FromClause, kind: IdentifierKind) -> sa.ColumnElement[bool]:
     """A claim is its contact's, on what that carries."""
     return (
@@ -264,25 +257,14 @@ _OUTLINES = _page(
     event.c.outcome,
     event.c.primary_id,
     event.c.contact_id,
-    _text(event.c.demoted),
+    DEMOTED,
     event.c.email,
     event.c.phone_number,
 )
 _BROUGHT = (pair.c.email == event.c.email) & (pair.c.phone_number == event.c.phone_number) & (pair.c.seq == event.c.seq)
 _EVENTS = (
     sa.select(
-        event.c.seq,
-        event.c.at,
-        event.c.kind,
-        event.c.outcome,
-        event.c.email,
-        event.c.phone_number,
-        event.c.contact_id,
-        event.c.primary_id,
-        _text(event.c.demoted),
-        event.c.version_before,
-        event.c.version_after,
-        _text(event.c.detail),
+        *SCANNED,
         pair.c.seq.is_not(None),
     )
     .select_from(event.outerjoin(pair, _BROUGHT))
@@ -312,43 +294,17 @@ _STRAY_WITHHELD = (
 _STRAY_BANS = _without_contact(ban, ban.c.contact_id, ban.c.other_id)
 _STRAY_MARKS = _without_contact(event_contact, event_contact.c.contact_id, event_contact.c.seq)
 
-_KINDS = {kind.value: kind for kind in EventKind}
-_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
-_DEMOTED = msgspec.json.Decoder(tuple[Demotion, ...])
-_DETAIL = msgspec.json.Decoder(dict[str, Any])
-
-
-def _event(row: Sequence[Any]) -> Event:
-    """Raises one of MALFORMED."""
-    seq, at, kind, outcome, email, phone_number, contact_id, primary_id, demoted, before, after, detail, _ = row
-    return Event(
-        seq=seq,
-        at=at,
-        kind=_KINDS[kind],
-        outcome=_OUTCOMES[outcome],
-        email=email,
-        phone_number=phone_number,
-        raw={},
-        norm="",
-        contact_id=contact_id,
-        primary_id=primary_id,
-        demoted=() if demoted == "[]" else _DEMOTED.decode(demoted),
-        version_before=before,
-        version_after=after,
-        detail=None if detail is None else _DETAIL.decode(detail),
-    )
-
 
 def _outline(row: Sequence[Any], verbs: EventBatch) -> Outline:
     seq, kind, outcome, primary_id, contact_id, demoted, email, phone_number = row
     if kind != EventKind.IDENTIFY.value:
-        if seq not in verbs.events:
+        verb = verbs.events.get(seq)
+        if not isinstance(verb, VerbEvent):
             return Outline(seq, (primary_id,), None)
-        withheld = (verbs.events[seq].detail or {"changes": {}})["changes"].get("withheld", ())
-        return Outline(seq, verbs.contacts[seq], None, [(email, phone_number) for email, phone_number, *_ in withheld])
+        return Outline(seq, verbs.contacts[seq], None, [(row[0], row[1]) for row in verb.changes.withheld])
     contacts = [primary_id] if contact_id is None or contact_id == primary_id else [primary_id, contact_id]
     if demoted != "[]":
         with suppress(*MALFORMED):  # it is told of when the event is played
-            contacts += [demotion.id for demotion in _DEMOTED.decode(demoted)]
+            contacts += [demotion.id for demotion in demotions_of(demoted)]
     told = (email, phone_number) if email is not None and phone_number is not None else None
     return Outline(seq, contacts, told, (told,) if told and outcome == Outcome.WITHHELD.value else ())

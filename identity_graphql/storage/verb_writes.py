@@ -6,43 +6,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from msgspec import Struct
-from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from identity_graphql.domain.changes import THIS_EVENT, Changes
+from identity_graphql.domain.changes import THIS_EVENT
 from identity_graphql.domain.contacts import Contact
-from identity_graphql.domain.events import Event
-from identity_graphql.domain.reconcile import Swap
+from identity_graphql.domain.decide import VerbResult
 from identity_graphql.errors import Conflict
 from identity_graphql.storage import statements, tables
 from identity_graphql.storage.dialect import Dialect
-from identity_graphql.storage.plan_writes import claiming, contact_row, event_row
+from identity_graphql.storage.event_rows import row_of
+from identity_graphql.storage.plan_writes import claiming, contact_row
 
 
-class Record(Struct, frozen=True):
-    """One verb, decided: the event without its number, and the rows that differ."""
-
-    event: Event
-    swaps: tuple[Swap, ...]
-    """every cluster that was looked at: it must still be as it was; and the versions of those that changed"""
-    changes: Changes
-    contacts: Mapping[int, Contact]
-    """those whose rows changed, as they are afterwards"""
-    former: tuple[tuple[str, str, int], ...] = ()
-    """claims that are no longer: kind, value, contact"""
-    rewritten: tuple[Event, ...] = ()
-    """events of which values were erased"""
-    erased: tuple[tuple[str, str], ...] = ()
-    """kind and value of what was erased"""
-
-
-async def write(connection: AsyncConnection, dialect: Dialect, record: Record) -> Record:
-    """Write it in the transaction of this connection, in the order of `writes.write`; it with the real numbers.
+async def write(connection: AsyncConnection, dialect: Dialect, result: VerbResult) -> VerbResult:
+    """Writes it in the transaction of this connection, in the order of `plan_writes.write`. Returns it with the real
+    numbers.
 
     Raises Conflict, and then the transaction must be rolled back, if anything it was decided from is no longer so.
     """
-    for swap in sorted(record.swaps, key=lambda swap: swap.primary_id):
+    for swap in result.swaps:
         values = {
             "primary_id": swap.primary_id,
             "seen": swap.seen,
@@ -51,48 +33,34 @@ async def write(connection: AsyncConnection, dialect: Dialect, record: Record) -
         }
         if (await connection.execute(statements.SWAP, values)).rowcount != 1:
             raise Conflict("a cluster changed since it was read")
-    record = await _with_ids(connection, dialect, record)
-    changes = record.changes
-    changed = [record.contacts[change.id] for change in changes.contacts]
+    ids = await _created(connection, dialect, result.changes.created)
+    event, changes = result.event.renumbered(ids), result.table_changes.renumbered(ids)
+    changed = [result.after.contacts[change.id].renumbered(ids) for change in changes.contacts]
+    # The new ones again: they may be linked to each other, whose ids were not known before.
+    await _many(connection, statements.UPDATE_CONTACT, [_changed_row(contact) for contact in changes.created])
     await _many(connection, statements.UPDATE_CONTACT, [_changed_row(contact) for contact in changed])
     with claiming(dialect.classify_error):
         await _set(connection, tables.identifier, changes.claims)
-    (seq,) = await dialect.insert_numbered(connection, tables.event, [event_row(record.event)])
+    (seq,) = await dialect.insert_numbered(connection, tables.event, [row_of(event)])
     with claiming(dialect.classify_error):
         await _set(connection, tables.pair, _numbered(changes.pairs, seq))
     await _set(connection, tables.withheld_pair, _numbered(changes.withheld, seq))
     await _set(connection, tables.ban, _numbered(changes.bans, seq))
-    about = {*changes.contact_ids, *(record.event.detail or {}).get("about", ()), record.event.primary_id}
-    await _many(connection, tables.event_contact.insert(), [{"contact_id": i, "seq": seq} for i in sorted(about)])
-    await _set(connection, tables.former_claim, [(*claim, True) for claim in record.former])
-    if record.erased:
-        await _many(
-            connection,
-            statements.FORGET_CLAIMS,
-            [{"of_kind": kind, "of_value": value} for kind, value in record.erased],
-        )
-    await _many(
-        connection, statements.REWRITE_EVENT, [{**event_row(event), "of_seq": event.seq} for event in record.rewritten]
-    )
-    return replace(record, event=replace(record.event, seq=seq))
+    about = [{"contact_id": contact_id, "seq": seq} for contact_id in sorted(event.contact_ids)]
+    await _many(connection, tables.event_contact.insert(), about)
+    await _set(connection, tables.former_claim, [(*claim, True) for claim in result.former_claims])
+    erased = [{"of_kind": identifier.kind.value, "of_value": identifier.value} for identifier in result.tokens]
+    await _many(connection, statements.FORGET_CLAIMS, erased)
+    await _many(connection, statements.REWRITE_EVENT, [{**row_of(old), "of_seq": old.seq} for old in result.rewritten])
+    return result.numbered(ids, seq)
 
 
-async def _with_ids(connection: AsyncConnection, dialect: Dialect, record: Record) -> Record:
-    """The record after its new contacts, if it has any, were inserted."""
-    created = record.changes.created
+async def _created(connection: AsyncConnection, dialect: Dialect, created: Sequence[Contact]) -> dict[int, int]:
+    """Insert new contacts; their ids, by their provisional ones."""
     if not created:
-        return record
+        return {}
     numbers = await dialect.insert_numbered(connection, tables.contact, [contact_row(contact) for contact in created])
-    ids = {contact.id: number for contact, number in zip(created, numbers, strict=True)}
-    changes = record.changes.renumbered(ids)
-    # Linked to each other, perhaps: their ids were not known before.
-    await _many(connection, statements.UPDATE_CONTACT, [_changed_row(contact) for contact in changes.created])
-    detail = dict(record.event.detail or {})
-    detail["changes"] = changes.document()
-    detail["born"] = [[seq, ids.get(contact_id, contact_id)] for seq, contact_id in detail.get("born", ())]
-    contacts = {ids.get(i, i): contact.renumbered(ids) for i, contact in record.contacts.items()}
-    event = replace(record.event.renumbered(ids), detail=detail)
-    return replace(record, changes=changes, contacts=contacts, event=event)
+    return {contact.id: number for contact, number in zip(created, numbers, strict=True)}
 
 
 def _changed_row(contact: Contact) -> dict[str, Any]:

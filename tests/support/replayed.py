@@ -12,7 +12,7 @@ from identity_graphql.domain import undo
 from identity_graphql.domain.contacts import Cluster
 from identity_graphql.domain.events import Event
 from identity_graphql.domain.state import State
-from identity_graphql.storage.event_log import event_from_row
+from identity_graphql.storage.event_rows import event_of
 from tests.support.databases import KEYS, Dump, Tables
 
 PROGRAMS = ("contact", "identifier", "pair", "withheld_pair", "ban")
@@ -20,7 +20,7 @@ PROGRAMS = ("contact", "identifier", "pair", "withheld_pair", "ban")
 
 
 def events_of(dump: Dump) -> list[Event]:
-    return [event_from_row(row) for row in dump["event"]]
+    return [event_of(row) for row in dump["event"]]
 
 
 def check_replay(state: State, rows: Tables) -> None:
@@ -32,7 +32,7 @@ def check_replay(state: State, rows: Tables) -> None:
 
 def check_judged_again(events: Sequence[Event], present: State) -> None:
     """All that counts in the log, judged again from the beginning, gives the present."""
-    target, made = undo.counterfactual(events, undo.undone(events), undo.born(events))
+    target, made = undo.counterfactual(events, undo.undone(events), undo.created_for(events))
     assert not made, "every contact that is needed is there"
     there = structure(present)
     for name, rows in structure(target).items():

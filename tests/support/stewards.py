@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
+from identity_graphql.domain.decide import Command, VerbResult
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
 from identity_graphql.domain.reconcile import Decision
+from identity_graphql.domain.state import Node
 from identity_graphql.services.identify import IdentityService
-from identity_graphql.services.stewardship import Command, StewardService, Subject, VerbResult
+from identity_graphql.services.stewardship import StewardService
 from identity_graphql.storage import Storage
 
 Ask = Callable[[Command], Awaitable[VerbResult]]
@@ -48,10 +50,10 @@ class Steward:
     async def undo(self, seq: int, *, then_ban: bool = False) -> VerbResult:
         return await self.do(lambda command: self.steward.undo(seq, command, then_ban=then_ban))
 
-    async def ban(self, a: Subject, b: Subject) -> VerbResult:
+    async def ban(self, a: Node, b: Node) -> VerbResult:
         return await self.do(lambda command: self.steward.ban_link(a, b, command))
 
-    async def unban(self, a: Subject, b: Subject, *, rejudge: bool = False) -> VerbResult:
+    async def unban(self, a: Node, b: Node, *, rejudge: bool = False) -> VerbResult:
         return await self.do(lambda command: self.steward.unban_link(a, b, command, rejudge=rejudge))
 
     async def delete(self, contact_id: int) -> VerbResult:

@@ -17,14 +17,14 @@ from identity_graphql.api.graphql.connections import (
     page_size,
     position_of,
 )
-from identity_graphql.api.graphql.context import Info, Source, book_of
+from identity_graphql.api.graphql.context import Info, Source, history_of
 from identity_graphql.api.graphql.history import Ban, Bridge, Event, Evidence, PairStanding, page_of
 from identity_graphql.api.graphql.scalars import given, id_of
 from identity_graphql.domain import contacts as domain
 from identity_graphql.domain import state
 from identity_graphql.domain.erasure import is_token
+from identity_graphql.domain.history import ClusterHistory
 from identity_graphql.domain.state import ends
-from identity_graphql.services.history import ClusterHistory, apart
 
 
 @strawberry.enum(description="The place of a contact in its cluster.")
@@ -81,7 +81,7 @@ class Contact:
         if self.source is None:
             found = await info.context.contacts.load(self.linked_to)
         else:
-            found = (await book_of(info.context, self.source, self.linked_to)).contact(self.linked_to)
+            found = (await history_of(info.context, self.source, self.linked_to)).contact(self.linked_to)
         return Contact.from_domain(found, None, self.source) if found else None
 
     @strawberry.field(description="The customer it belongs to; null for a deleted contact.")
@@ -93,15 +93,15 @@ class Contact:
         if self.source is None:
             found = await info.context.clusters.load(self.number)
             return Cluster.from_domain(found) if found else None
-        book = await book_of(info.context, self.source, self.number)
-        home = book.home(self.number)
-        return None if home is None else Cluster.from_domain(book.cluster(home), self.source)
+        history = await history_of(info.context, self.source, self.number)
+        home = history.primary_of(self.number)
+        return None if home is None else Cluster.from_domain(history.cluster(home), self.source)
 
     @strawberry.field(description="What happened to it: how it came, moved, went and came back.")
     async def history(self, info: Info, first: First = DEFAULT_PAGE, after: After = UNSET) -> Connection[Event]:
-        book = await book_of(info.context, self.source, self.number)
-        found = (await apart(lambda: book.histories, book)).contacts.get(self.number, ())
-        return page_of(found, book.undone_by, first=first, after=given(after))
+        history = await history_of(info.context, self.source, self.number)
+        found = (await info.context.history.histories(history)).contacts.get(self.number, ())
+        return page_of(found, history.undone_by, first=first, after=given(after))
 
 
 @strawberry.type(
@@ -131,10 +131,8 @@ class Cluster:
 
     @strawberry.field(description="Whether a value that it had at this time was erased since.")
     def redacted(self) -> bool:
-        book = self.source
-        return isinstance(book, ClusterHistory) and any(
-            book.is_redacted(contact.id) for contact in self.entity.contacts
-        )
+        history, contacts = self.source, self.entity.contacts
+        return isinstance(history, ClusterHistory) and any(history.is_redacted(contact.id) for contact in contacts)
 
     @strawberry.field(description="Its oldest contact.")
     def primary(self) -> Contact:
@@ -175,14 +173,13 @@ class Cluster:
 
     @strawberry.field(description="What happened to it, in order; that of the clusters which were merged into it, too.")
     async def history(self, info: Info, first: First = DEFAULT_PAGE, after: After = UNSET) -> Connection[Event]:
-        book, home = await self._book(info)
-        found = (await apart(lambda: book.histories, book)).clusters.get(home, ())
-        return page_of(found, book.undone_by, first=first, after=given(after))
+        history, home = await self._history(info)
+        found = (await info.context.history.histories(history)).clusters.get(home, ())
+        return page_of(found, history.undone_by, first=first, after=given(after))
 
     @strawberry.field(description="What holds it together, as a graph to be drawn.")
     async def evidence(self, info: Info) -> Evidence:
-        book, home = await self._book(info)
-        graph = await apart(lambda: book.evidence(home), book)
+        graph = await info.context.history.evidence(*await self._history(info))
         info.context.charge(len(graph.nodes) + len(graph.edges))
         return Evidence.from_domain(graph)
 
@@ -191,37 +188,37 @@ class Cluster:
         " most equal parts."
     )
     async def bridges(self, info: Info, first: First = DEFAULT_PAGE, after: After = UNSET) -> Connection[Bridge]:
-        book, home = await self._book(info)
+        history, home = await self._history(info)
         size, cursor = page_size(first), given(after)
         last = position_of(cursor)
-        page = (await apart(lambda: book.bridges(home), book))[last : last + size + 1]
-        nodes = [Bridge.from_domain(bridge, book.undone_by) for bridge in page]
+        page = (await info.context.history.bridges(history, home))[last : last + size + 1]
+        nodes = [Bridge.from_domain(bridge, history.undone_by) for bridge in page]
         return Connection.of(nodes, range(last + 1, last + 1 + len(page)), first=size, after=cursor)
 
     @strawberry.field(description="The pairs that bans keep back from it.")
     async def withheld(self, info: Info) -> list[WithheldPair]:
-        book, home = await self._book(info)
-        found = book.withheld(home)
+        history, home = await self._history(info)
+        found = history.withheld(home)
         info.context.charge(len(found))
         return [WithheldPair.from_domain(pair, withheld, self.source) for pair, withheld in found]
 
     @strawberry.field(description="The bans of its contacts.")
     async def bans(self, info: Info) -> list[Ban]:
-        book, home = await self._book(info)
-        found = book.bans(home)
+        history, home = await self._history(info)
+        found = history.bans(home)
         info.context.charge(len(found))
         return [Ban.from_domain(ban) for ban in found]
 
     def _contact(self, contact: domain.Contact) -> Contact:
         return Contact.from_domain(contact, self.entity, self.source)
 
-    async def _book(self, info: Info) -> tuple[ClusterHistory, int]:
+    async def _history(self, info: Info) -> tuple[ClusterHistory, int]:
         """The log that led to it, and its primary there: perhaps another one than a moment ago."""
         primary_id = self.entity.primary.id
-        book = await book_of(info.context, self.source, primary_id)
-        home = book.home(primary_id)
+        history = await history_of(info.context, self.source, primary_id)
+        home = history.primary_of(primary_id)
         assert home is not None, "its primary is in the log"
-        return book, home
+        return history, home
 
 
 @strawberry.type(description="An email and a phone number that were seen together, but are kept apart by a ban.")
@@ -258,7 +255,7 @@ class WithheldPair:
         if self.source is None:
             found = await info.context.holders.load(identifier)
         else:
-            book = await book_of(info.context, self.source, 0)
-            home = book.state.home(identifier)
-            found = None if home is None else book.cluster(home)
+            history = await history_of(info.context, self.source, 0)
+            home = history.home(identifier)
+            found = None if home is None else history.cluster(home)
         return Cluster.from_domain(found, self.source) if found else None

@@ -7,13 +7,14 @@ from collections.abc import Collection, Sequence
 from functools import cached_property
 
 import strawberry
-from graphql import GraphQLError
 from strawberry.dataloader import DataLoader
 
 from identity_graphql.domain.contacts import Cluster, Contact
 from identity_graphql.domain.events import Event
+from identity_graphql.domain.history import ClusterHistory
 from identity_graphql.domain.identifiers import Identifier
-from identity_graphql.services.history import ClusterHistory, HistoryService
+from identity_graphql.errors import TooComplex
+from identity_graphql.services.history import HistoryService
 from identity_graphql.services.identify import IdentityService
 from identity_graphql.services.stewardship import StewardService
 
@@ -24,23 +25,22 @@ MOST_ITEMS = 200_000
 class Context:
     """One per HTTP request. The loaders turn many single look-ups into one statement; most requests need none."""
 
-    def __init__(self, service: IdentityService, steward: StewardService, archive: HistoryService) -> None:
+    def __init__(self, service: IdentityService, steward: StewardService, history: HistoryService) -> None:
         self.service = service
         self.steward = steward
-        self.archive = archive
+        self.history = history
         self._items = MOST_ITEMS
 
     def charge(self, items: int) -> None:
-        """Count the items of a list, or the events, that an answer takes. Raises GraphQLError when they are too many.
+        """Count the items of a list, or the events, that an answer takes. Raises TooComplex when they are too many.
 
         Beside the limits on documents, which cannot know how long a list will be.
         """
         self._items -= items
         if self._items < 0:
-            raise GraphQLError(
+            raise TooComplex(
                 f"The answer takes more than {MOST_ITEMS:,} list items and events of the log: ask for less of each "
-                "cluster, or for fewer at once. If this is a mutation, what it was to do is done.",
-                extensions={"code": "QUERY_TOO_COMPLEX"},
+                "cluster, or for fewer at once. If this is a mutation, what it was to do is done."
             )
 
     @cached_property
@@ -56,13 +56,13 @@ class Context:
         return DataLoader(self.service.holders, max_batch_size=1000)
 
     @cached_property
-    def books(self) -> DataLoader[int, ClusterHistory]:
-        return DataLoader(self._books, max_batch_size=100)
+    def histories(self) -> DataLoader[int, ClusterHistory]:
+        return DataLoader(self._histories, max_batch_size=100)
 
-    async def _books(self, contact_ids: Sequence[int]) -> list[ClusterHistory]:
-        book = await self.archive.book(contact_ids)
-        self.charge(len(book.events))
-        return [book] * len(contact_ids)
+    async def _histories(self, contact_ids: Sequence[int]) -> list[ClusterHistory]:
+        history = await self.history.of_contacts(contact_ids)
+        self.charge(len(history.events))
+        return [history] * len(contact_ids)
 
 
 class Preview:
@@ -73,9 +73,10 @@ class Preview:
         self._event = event
         self._reading: asyncio.Future[ClusterHistory] | None = None
 
-    async def book(self, context: Context) -> ClusterHistory:
+    async def history(self, context: Context) -> ClusterHistory:
         if self._reading is None:
-            self._reading = asyncio.ensure_future(context.archive.book_with(self._contact_ids, self._event))
+            reading = context.history.of_contacts_after(self._contact_ids, self._event)
+            self._reading = asyncio.ensure_future(reading)
         return await self._reading
 
 
@@ -83,11 +84,11 @@ Source = ClusterHistory | Preview | None
 """Where something is from: an earlier or a possible state, or (None) the present."""
 
 
-async def book_of(context: Context, source: Source, contact_id: int) -> ClusterHistory:
-    """The log that led to where something is from."""
+async def history_of(context: Context, source: Source, contact_id: int) -> ClusterHistory:
+    """Returns the log that led to where something is from."""
     if isinstance(source, ClusterHistory):
         return source
-    return await (context.books.load(contact_id) if source is None else source.book(context))
+    return await (context.histories.load(contact_id) if source is None else source.history(context))
 
 
 Info = strawberry.Info[Context, None]

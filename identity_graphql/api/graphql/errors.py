@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from graphql import GraphQLError, GraphQLSyntaxError
 
+from identity_graphql.api.names import wire_names
 from identity_graphql.errors import Gone, IdentityError, InvalidInput, Unexpected
 from identity_graphql.observability import describe, log, request_id
 
@@ -30,7 +31,7 @@ def coded(errors: Sequence[GraphQLError]) -> list[GraphQLError]:
 def field_of(error: IdentityError) -> str | None:
     """The first field that an input error is about; None for the input as a whole, or another error."""
     problems = error.problems if isinstance(error, InvalidInput) else ()
-    return next((problem.path for problem in problems if problem.path != "root"), None)
+    return next((wire_names(problem.path) for problem in problems if problem.path != "root"), None)
 
 
 def _origin(error: GraphQLError) -> Exception | None:
@@ -42,7 +43,7 @@ def _origin(error: GraphQLError) -> Exception | None:
 
 def _coded(error: GraphQLError, origin: Exception | None) -> GraphQLError:
     if isinstance(origin, IdentityError):
-        return _replaced(error, origin.message, _extensions(origin))
+        return _replaced(error, wire_names(origin.message), _extensions(origin))
     if error.extensions and "code" in error.extensions:
         return error
     if isinstance(error, GraphQLSyntaxError):
@@ -57,7 +58,7 @@ def _extensions(error: IdentityError) -> dict[str, object]:
     extensions: dict[str, object] = {"code": error.code}
     if isinstance(error, InvalidInput):
         extensions["field"] = field_of(error)
-        extensions["details"] = [{"path": p.path, "message": p.message} for p in error.problems]
+        extensions["details"] = [{"path": wire_names(p.path), "message": wire_names(p.message)} for p in error.problems]
     if isinstance(error, Gone):
         extensions["at"] = error.at.isoformat()
         extensions["how"] = error.how

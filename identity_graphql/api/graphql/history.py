@@ -13,11 +13,11 @@ from identity_graphql.api.graphql.connections import Connection, page_size, posi
 from identity_graphql.api.graphql.context import Info
 from identity_graphql.api.graphql.scalars import id_of
 from identity_graphql.domain import events as domain
-from identity_graphql.domain import explain, history
+from identity_graphql.domain import explain, sentences
 from identity_graphql.domain.contacts import PROVISIONAL
 from identity_graphql.domain.erasure import is_token
 from identity_graphql.domain.identifiers import IdentifierKind as Kind
-from identity_graphql.services.history import ClusterHistory
+from identity_graphql.domain.state import Node as NodeId
 
 
 @strawberry.enum(description="What was done: a request, or one of a steward's verbs.")
@@ -77,30 +77,37 @@ class Event:
 
     @classmethod
     def from_domain(cls, event: domain.Event, undone_by: Mapping[int, int] | None = None) -> Event:
-        values = [None if is_token(value) else value for value in (event.email, event.phone_number)]
-        given = [event.raw.get(name) for name in ("email", "phoneNumber")]
+        request = event if isinstance(event, domain.IdentifyEvent) else None
+        verb = event if isinstance(event, domain.VerbEvent) else None
         undo = (undone_by or {}).get(event.seq)
+        values = (None, None) if request is None else (request.email, request.phone_number)
+        shown = tuple(None if is_token(value) else value for value in values)
         return cls(
             seq=ID(str(event.seq)) if event.seq else None,
             at=event.at,
             kind=EventKind[event.kind.name],
-            outcome=None if event.outcome is domain.Outcome.DONE else Outcome[event.outcome.name],
-            summary=history.words(event),
-            email=values[0],
-            phone_number=values[1],
-            given_email=None if given[0] is None else str(given[0]),
-            given_phone_number=None if given[1] is None else str(given[1]),
-            redacted=values != [event.email, event.phone_number],
-            contact_id=None if event.contact_id is None else id_of(event.contact_id),
+            outcome=None if request is None else Outcome[request.outcome.name],
+            summary=sentences.summary(event),
+            email=shown[0],
+            phone_number=shown[1],
+            given_email=_given(request, "email"),
+            given_phone_number=_given(request, "phoneNumber"),
+            redacted=shown != values,
+            contact_id=id_of(request.contact_id) if request is not None and request.contact_id is not None else None,
             primary_contact_id=id_of(event.primary_id),
-            demoted_contact_ids=[id_of(demotion.id) for demotion in event.demoted],
+            demoted_contact_ids=[] if request is None else [id_of(demotion.id) for demotion in request.demoted],
             version_before=event.version_before,
             version_after=event.version_after,
-            actor=event.actor,
-            reason=event.reason,
+            actor=None if verb is None else verb.actor,
+            reason=None if verb is None else verb.reason,
             request_id=event.request_id,
             undone_by=None if undo is None else ID(str(undo)),
         )
+
+
+def _given(request: domain.IdentifyEvent | None, name: str) -> str | None:
+    given = None if request is None else request.raw.get(name)
+    return None if given is None else str(given)
 
 
 def page_of(
@@ -135,7 +142,7 @@ class Ban:
         return cls(contact_id=id_of(ban[0]), other_id=id_of(ban[1]), event=ID(str(ban[2])))
 
 
-def _key(node: explain.Node) -> str:
+def _key(node: NodeId) -> str:
     return f"contact:{id_of(node)}" if isinstance(node, int) else explain.key(node)
 
 
@@ -156,7 +163,7 @@ class Node:
     value: str | None = strawberry.field(description="Of an identifier, its value; null if it was erased.")
 
     @classmethod
-    def from_domain(cls, node: explain.Node) -> Node:
+    def from_domain(cls, node: NodeId) -> Node:
         if isinstance(node, int):
             return cls(key=_key(node), contact_id=id_of(node), kind=None, value=None)
         value = None if is_token(node.value) else node.value
@@ -234,7 +241,7 @@ class Step:
             source=Node.from_domain(step.source),
             target=Node.from_domain(step.target),
             event=Event.from_domain(step.event, undone_by) if step.event else None,
-            words=step.words,
+            words=sentences.step(step),
         )
 
 
@@ -248,27 +255,13 @@ class Explanation:
     waiting: int = strawberry.field(description="Where they are not connected: how many pairs bans keep back.")
 
     @classmethod
-    def of(
-        cls, book: ClusterHistory, start: explain.Node, goal: explain.Node, chain: explain.Chain | None
-    ) -> Explanation:
-        """From the chain between two nodes, or, if there is none, from what stands between them."""
-        if chain is not None:
-            steps = [Step.from_domain(step, book.undone_by) for step in chain.steps]
-            return cls(connected=True, steps=steps, words=[step.words for step in steps], bans=[], undone=[], waiting=0)
-        between = book.between(start, goal)
+    def from_domain(cls, explained: explain.Explanation) -> Explanation:
+        chain, between, undone_by = explained.chain, explained.between, explained.history.undone_by
         return cls(
-            connected=False,
-            steps=[],
-            words=[
-                *(f"contacts {a} and {b} are banned from each other (event {seq})" for a, b, seq in between.bans),
-                *(f"a pair of theirs waits behind a ban (event {withheld.seq})" for _, withheld in between.withheld),
-                *(
-                    f"what linked them (event {event.seq}) was undone (event {book.undone_by[event.seq]})"
-                    for event in between.undone
-                ),
-            ]
-            or ["no evidence connects them"],
+            connected=chain is not None,
+            steps=[] if chain is None else [Step.from_domain(step, undone_by) for step in chain.steps],
+            words=sentences.explanation(explained),
             bans=[Ban.from_domain(ban) for ban in between.bans],
-            undone=[Event.from_domain(event, book.undone_by) for event in between.undone],
+            undone=[Event.from_domain(event, undone_by) for event in between.undone],
             waiting=len(between.withheld),
         )

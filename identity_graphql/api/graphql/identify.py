@@ -12,6 +12,8 @@ from identity_graphql.api.graphql.context import Preview
 from identity_graphql.api.graphql.errors import field_of
 from identity_graphql.api.graphql.history import Event, Outcome
 from identity_graphql.api.graphql.scalars import PhoneNumber
+from identity_graphql.api.names import wire_names
+from identity_graphql.domain import sentences
 from identity_graphql.domain.contacts import PROVISIONAL
 from identity_graphql.domain.identifiers import Ignored
 from identity_graphql.domain.reconcile import Decision
@@ -44,8 +46,7 @@ class Warning:
         """All that the sender of a request should know."""
         warnings = [cls.from_domain(ignored) for ignored in decision.request.details.ignored]
         if decision.withheld:
-            message = "A ban keeps this email and this phone number apart; the email's cluster is answered."
-            warnings.append(cls(code=WarningCode.LINK_WITHHELD, field=None, message=message))
+            warnings.append(cls(code=WarningCode.LINK_WITHHELD, field=None, message=sentences.LINK_WITHHELD))
         return warnings
 
 
@@ -100,4 +101,4 @@ class IdentifyItem:
     def from_domain(cls, result: Decision | IdentityError) -> IdentifyItem:
         if isinstance(result, Decision):
             return cls(payload=IdentifyPayload.from_domain(result))
-        return cls(error=IdentifyError(code=result.code, field=field_of(result), message=result.message))
+        return cls(error=IdentifyError(code=result.code, field=field_of(result), message=wire_names(result.message)))

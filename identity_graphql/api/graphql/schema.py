@@ -53,10 +53,10 @@ class Query:
         if moment is None:
             found = await info.context.contacts.load(contact_id)
             return Contact.from_domain(found) if found else None
-        book = await info.context.archive.book([contact_id], moment)
-        info.context.charge(len(book.events))
-        seen = book.contact(contact_id)
-        return Contact.from_domain(seen, None, book) if seen else None
+        history = await info.context.history.of_contacts([contact_id], moment)
+        info.context.charge(len(history.events))
+        seen = history.contact(contact_id)
+        return Contact.from_domain(seen, None, history) if seen else None
 
     @strawberry.field(
         description="The customer who has a contact, an email or a phone number: exactly one of the three. Null if"
@@ -78,9 +78,9 @@ class Query:
             found = await service.cluster(contact_id=contact_id, email=given(email), phone_number=given(phone_number))
             return Cluster.from_domain(found) if found else None
         subject = service.subject(contact_id, email=given(email), phone_number=given(phone_number))
-        book, home = await info.context.archive.book_of(subject, moment)
-        info.context.charge(len(book.events))
-        return None if home is None else Cluster.from_domain(book.cluster(home), book)
+        history, home = await info.context.history.of(subject, moment)
+        info.context.charge(len(history.events))
+        return None if home is None else Cluster.from_domain(history.cluster(home), history)
 
     @strawberry.field(description="All live contacts, by id.")
     async def contacts(self, info: Info, first: First = DEFAULT_PAGE, after: After = UNSET) -> Connection[Contact]:
@@ -104,10 +104,10 @@ class Query:
             found = await info.context.service.page_of_clusters(after=last, limit=size + 1)
             nodes = [Cluster.from_domain(cluster) for cluster in found]
         else:
-            past = await info.context.archive.page_of_clusters(
+            past = await info.context.history.page_of_clusters(
                 after=last, limit=size + 1, moment=moment, charge=info.context.charge
             )
-            nodes = [Cluster.from_domain(book.cluster(home), book) for book, home in past]
+            nodes = [Cluster.from_domain(history.cluster(home), history) for history, home in past]
         return Connection.of(nodes, [node.entity.primary.id for node in nodes], first=size, after=cursor)
 
     @strawberry.field(
@@ -124,28 +124,28 @@ class Query:
     ) -> Explanation | None:
         rules, moment = info.context.service.normalisation, moment_of(as_of, as_of_seq)
         start, goal = from_.subject("from", rules), to.subject("to", rules)
-        book, chain = await info.context.archive.explain(start, goal, moment)
-        info.context.charge(len(book.events))
-        return Explanation.of(book, start, goal, chain)
+        explained = await info.context.history.explain(start, goal, moment)
+        info.context.charge(len(explained.history.events))
+        return Explanation.from_domain(explained)
 
     @strawberry.field(description="One entry of the log; null if there is none of this number.")
     async def event(
         self, info: Info, seq: Annotated[strawberry.ID, strawberry.argument(description="Its number.")]
     ) -> Event | None:
-        found = await info.context.archive.event(number_of(seq, "seq"))
-        return Event.from_domain(*found) if found else None
+        found = await info.context.history.event(number_of(seq, "seq"))
+        return Event.from_domain(found[0], found[1].undone_by) if found else None
 
     @strawberry.field(description="What bans keep back, for a steward to look through: the pairs that wait, by event.")
     async def withheld(self, info: Info, first: First = DEFAULT_PAGE, after: After = UNSET) -> Connection[WithheldPair]:
         size, cursor = page_size(first), given(after)
-        found = await info.context.archive.page_of_withheld(after=position_of(cursor), limit=size + 1)
+        found = await info.context.history.page_of_withheld(after=position_of(cursor), limit=size + 1)
         nodes = [WithheldPair.from_domain(pair, withheld) for pair, withheld in found]
         return Connection.of(nodes, [withheld.seq for _, withheld in found], first=size, after=cursor)
 
     @strawberry.field(description="All bans, by the event that made them.")
     async def bans(self, info: Info, first: First = DEFAULT_PAGE, after: After = UNSET) -> Connection[Ban]:
         size, cursor = page_size(first), given(after)
-        found = await info.context.archive.page_of_bans(after=position_of(cursor), limit=size + 1)
+        found = await info.context.history.page_of_bans(after=position_of(cursor), limit=size + 1)
         nodes = [Ban.from_domain(ban) for ban in found]
         return Connection.of(nodes, [ban[2] for ban in found], first=size, after=cursor)
 

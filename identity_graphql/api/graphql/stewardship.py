@@ -13,13 +13,12 @@ from identity_graphql.api.graphql.contacts import Cluster, Contact
 from identity_graphql.api.graphql.history import Event, IdentifierKind, PairStanding
 from identity_graphql.api.graphql.scalars import PhoneNumber, given, id_of, number_of
 from identity_graphql.domain import state as domain
-from identity_graphql.domain.changes import Changes as Rows
+from identity_graphql.domain.decide import Command, VerbResult
 from identity_graphql.domain.erasure import is_token
+from identity_graphql.domain.history import ClusterHistory
 from identity_graphql.domain.identifiers import Identifier, Normalisation
 from identity_graphql.domain.identifiers import IdentifierKind as Kind
 from identity_graphql.errors import InvalidInput, Problem
-from identity_graphql.services.history import ClusterHistory
-from identity_graphql.services.stewardship import Command, Subject, VerbResult
 
 Actor = Annotated[str, strawberry.argument(description="Who does it. The log keeps it.")]
 Reason = Annotated[str, strawberry.argument(description="Why. The log keeps it.")]
@@ -51,7 +50,7 @@ class SubjectInput:
     email: str | None = strawberry.field(default=UNSET, description="An email.")
     phone_number: PhoneNumber | None = strawberry.field(default=UNSET, description="A phone number.")
 
-    def subject(self, name: str, normalisation: Normalisation) -> Subject:
+    def subject(self, name: str, normalisation: Normalisation) -> domain.Node:
         """Which of them. Raises InvalidInput unless it is exactly one."""
         contact_id = given(self.contact_id)
         with within(name):
@@ -129,14 +128,12 @@ class Changes:
     bans: list[BondChange] = strawberry.field(description="Contacts that are banned from each other, or no longer.")
 
     @classmethod
-    def from_domain(cls, result: VerbResult, would_be: ClusterHistory | None) -> Changes:
-        before, after = result.before, result.after
-        was = ClusterHistory(result.events, before)
-        rows = Rows.between(before, after)
+    def from_domain(cls, result: VerbResult, afterwards: ClusterHistory | None) -> Changes:
+        before, after, rows = result.before, result.after, result.changes
         ids = [contact.id for contact in rows.created] + [change.id for change in rows.contacts]
         claims = [(Identifier(Kind(kind), value), now) for kind, value, now in rows.claims]
         return cls(
-            contacts=[_contact_change(was, after, contact_id, would_be) for contact_id in sorted(ids)],
+            contacts=[_contact_change(result, contact_id, afterwards) for contact_id in sorted(ids)],
             identifiers=[
                 ClaimChange(
                     kind=IdentifierKind[identifier.kind.name],
@@ -174,26 +171,24 @@ class StewardPayload:
 
     @classmethod
     def from_domain(cls, result: VerbResult) -> StewardPayload:
-        would_be = ClusterHistory([*result.events, result.event], result.after) if result.dry_run else None
+        afterwards = result.afterwards if result.dry_run else None
         return cls(
             dry_run=result.dry_run,
             event=Event.from_domain(result.event),
-            clusters=[Cluster.from_domain(cluster, would_be) for cluster in result.clusters],
-            changes=Changes.from_domain(result, would_be),
+            clusters=[Cluster.from_domain(cluster, afterwards) for cluster in result.clusters],
+            changes=Changes.from_domain(result, afterwards),
             expected_version=result.expected_version,
             expected_other_version=result.expected_other_version,
             waiting=len(result.waiting),
         )
 
 
-def _contact_change(
-    was: ClusterHistory, after: domain.State, contact_id: int, would_be: ClusterHistory | None
-) -> ContactChange:
-    before = was.contact(contact_id)
+def _contact_change(result: VerbResult, contact_id: int, afterwards: ClusterHistory | None) -> ContactChange:
+    before = result.history.contact(contact_id)
     return ContactChange(
         id=id_of(contact_id),
-        before=None if before is None else Contact.from_domain(before, None, was),
-        after=Contact.from_domain(after.contacts[contact_id], None, would_be),
+        before=None if before is None else Contact.from_domain(before, None, result.history),
+        after=Contact.from_domain(result.after.contacts[contact_id], None, afterwards),
     )
 
 

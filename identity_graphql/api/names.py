@@ -1,0 +1,17 @@
+"""Names of arguments: the program has them in snake case, what comes over HTTP in camel case."""
+
+from __future__ import annotations
+
+import re
+
+_SNAKE_CASE = re.compile(r"\b[a-z]+(?:_[a-z0-9]+)+\b")
+
+
+def wire_names(text: str) -> str:
+    """Returns a path or a message of ours with the names that callers know: `contact_ids` as `contactIds`."""
+    return _SNAKE_CASE.sub(lambda match: _camel_case(match[0]), text)
+
+
+def _camel_case(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(other.capitalize() for other in others)

@@ -1,0 +1,104 @@
+"""Sentences for people: what an event did, why two nodes are one customer, what a warning means.
+
+Those about events and warnings name contacts and events by their numbers, never by values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC
+
+from identity_graphql.domain.contacts import PROVISIONAL
+from identity_graphql.domain.events import Event, Outcome, VerbEvent
+from identity_graphql.domain.explain import Explanation, Step, StepKind
+from identity_graphql.domain.verbs import (
+    BanLink,
+    DeleteContact,
+    Erase,
+    MergeClusters,
+    RestoreContact,
+    SplitCluster,
+    UnbanLink,
+    Verb,
+)
+
+LINK_WITHHELD = "A ban keeps this email and this phone number apart; the email's cluster is answered."
+
+
+def summary(event: Event) -> str:
+    """Returns what an event did. Without values: they stand beside it."""
+    if isinstance(event, VerbEvent):
+        return f"{event.actor}: {_verb(event.verb)}"
+    home = _contact(event.primary_id)
+    new = _contact(event.contact_id or 0)
+    if event.outcome is Outcome.CREATED:
+        return f"a new customer, {new}"
+    if event.outcome is Outcome.LINKED:
+        return f"{new} was linked to {home}"
+    if event.outcome is Outcome.MERGED:
+        younger = ", ".join(str(demotion.id) for demotion in event.demoted)
+        return f"the cluster of contact {younger} was merged into that of {home}"
+    if event.outcome is Outcome.WITHHELD:
+        return f"a link to {home} was withheld: a ban forbids it"
+    return f"an email and a phone number of the cluster of {home} were seen together for the first time"
+
+
+def _verb(verb: Verb) -> str:
+    match verb:
+        case MergeClusters():
+            return f"contacts {verb.one} and {verb.other} are one customer"
+        case SplitCluster():
+            return f"took {_contacts(verb.contact_ids)} out of a cluster"
+        case BanLink():
+            return f"never link contacts {verb.one} and {verb.other}"
+        case UnbanLink():
+            on = "on a pair" if verb.contacts is None else f"between {_contacts(verb.contacts, joined=' and ')}"
+            return f"lifted the ban {on}"
+        case DeleteContact():
+            return f"deleted contact {verb.contact_id}"
+        case RestoreContact():
+            return f"restored contact {verb.contact_id}"
+        case Erase():
+            values = "an identifier" if len(verb.identifiers) == 1 else f"{len(verb.identifiers)} identifiers"
+            return f"erased {values}" + (f" and {_contacts(verb.contact_ids)}" if verb.contact_ids else "")
+        case _:
+            return f"took event {verb.event} back"
+
+
+def step(taken: Step) -> str:
+    """Returns one step of a chain of evidence, with the values that it goes by."""
+    one, other = (f"contact {node}" if isinstance(node, int) else node.value for node in (taken.source, taken.target))
+    event = taken.event
+    when = "" if event is None else f" on {event.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC (event {event.seq})"
+    if taken.kind is StepKind.PAIR:
+        return f"{one} and {other} were seen together{when}"
+    if taken.kind is StepKind.CONTACT:
+        contact, identifier = (one, other) if isinstance(taken.source, int) else (other, one)
+        return f"{contact} brought {identifier}{when}"
+    if not isinstance(event, VerbEvent):
+        return f"a steward linked {one} and {other}{when}"
+    why = f": {event.reason}" if event.reason else ""
+    if isinstance(event.verb, SplitCluster):
+        return f"{event.actor} left {one} and {other} together in a split{when}{why}"
+    return f"{event.actor} linked {one} and {other}{when}{why}"
+
+
+def explanation(explained: Explanation) -> list[str]:
+    """Returns why two nodes are one customer, a sentence for every step; or what keeps them apart."""
+    if explained.chain is not None:
+        return [step(taken) for taken in explained.chain.steps]
+    between, undone_by = explained.between, explained.history.undone_by
+    found = [f"contacts {a} and {b} are banned from each other (event {seq})" for a, b, seq in between.bans]
+    found += [f"a pair of theirs waits behind a ban (event {withheld.seq})" for _, withheld in between.withheld]
+    found += [
+        f"what linked them (event {event.seq}) was undone (event {undone_by[event.seq]})" for event in between.undone
+    ]
+    return found or ["no evidence connects them"]
+
+
+def _contact(contact_id: int) -> str:
+    return f"contact {contact_id}" if contact_id < PROVISIONAL else "a new contact"
+
+
+def _contacts(contact_ids: Sequence[int], *, joined: str = ", ") -> str:
+    return f"contact{'s' if len(contact_ids) > 1 else ''} {joined.join(map(str, contact_ids))}"
