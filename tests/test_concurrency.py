@@ -18,6 +18,8 @@ import httpx2
 import pytest
 
 from identity_graphql.domain.identifiers import Normalisation
+from identity_graphql.domain.reconcile import Request, reconcile
+from identity_graphql.errors import Conflict
 from identity_graphql.services.identify import IdentityService
 from tests.models.oracle import random_requests
 from tests.support.databases import NAMES, Database, Databases, empty
@@ -199,3 +201,26 @@ async def test_the_isolation_level_is_the_one_that_was_set(databases: Databases)
         async with storage.transaction() as connection:
             assert (await connection.exec_driver_sql("SHOW transaction_isolation")).scalar() == level.lower()
         await storage.close()
+
+
+async def test_a_lost_race_writes_nothing_and_is_no_error_of_the_database(databases: Databases) -> None:
+    """The whole batch, though one of its clusters is as it was seen; PostgreSQL's log has no line of it."""
+    database = await databases.get("postgresql")
+    assert database.server is not None
+    storage = database.open()
+    service = IdentityService(storage, Normalisation())
+    for said in (("a@x.io", "111"), ("b@x.io", "222")):
+        await service.identify(email=said[0], phone_number=said[1])
+    request = Request(Normalisation().details(email="a@x.io", phone_number="222"), "1")
+    async with storage.attempt() as attempt:
+        found = await attempt.find(request.details.identifiers, [("a@x.io", "222")])
+        await service.identify(email="b@x.io", phone_number="333")
+        before, logged = await database.dump(), database.server.log()
+
+        with pytest.raises(Conflict):
+            await attempt.apply(reconcile([request], found))
+
+    assert await database.dump() == before
+    assert "ERROR" not in database.server.log().removeprefix(logged)
+    await service.close()
+    await storage.close()

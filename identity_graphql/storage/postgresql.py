@@ -14,15 +14,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from identity_graphql.domain.contacts import PROVISIONAL
 from identity_graphql.domain.reconcile import Numbers, Plan
+from identity_graphql.errors import Conflict
 from identity_graphql.storage import tables
 from identity_graphql.storage.address import Address
 from identity_graphql.storage.dialect import Engines, ErrorClass, Pool
 from identity_graphql.storage.event_rows import row_of
 from identity_graphql.storage.plan_writes import claiming, claims
 
-# serialization_failure, deadlock_detected, lock_not_available, and division_by_zero: so our own statement fails
-# when a swap falls short
-RETRY = frozenset({"40001", "40P01", "55P03", "22012"})
+# serialization_failure, deadlock_detected, lock_not_available
+RETRY = frozenset({"40001", "40P01", "55P03"})
 # Beside class 08 (connection exception): admin_shutdown, crash_shutdown, cannot_connect_now, database_dropped,
 # query_canceled (a statement timeout), too_many_connections, read_only_sql_transaction (a replica after failover)
 AWAY = frozenset({"57P01", "57P02", "57P03", "57P04", "57014", "53300", "25006"})
@@ -78,7 +78,10 @@ class PostgreSQL:
             numbers = (await connection.execute(_DRAW, {"count": len(plan.contacts)})).scalars()
             drawn = {contact.id: number for contact, number in zip(plan.contacts, sorted(numbers), strict=True)}
         with claiming(self.classify_error):
-            ids, seqs = (await connection.execute(_WRITE, _parameters(plan, drawn))).one()
+            written = (await connection.execute(_WRITE, _parameters(plan, drawn))).one_or_none()
+        if written is None:
+            raise Conflict("a cluster changed since it was read")
+        ids, seqs = written
         return Numbers({contact.id: id for contact, id in zip(plan.contacts, ids, strict=True)}, seqs)
 
     async def insert_numbered(
@@ -132,17 +135,17 @@ WITH swap AS (
   ) AS given (id, seen, version, changed_at, linked_id, updated_at)
 ), locked AS MATERIALIZED (
   -- an UPDATE alone locks its rows in any order, and two of them would wait for each other
-  SELECT id FROM contact WHERE id = ANY (CAST(:swap_id AS bigint[])) ORDER BY id FOR NO KEY UPDATE
+  SELECT id, version FROM contact WHERE id = ANY (CAST(:swap_id AS bigint[])) ORDER BY id FOR NO KEY UPDATE
+), verified AS MATERIALIZED (
+  -- no row if one of them is no longer as it was seen: then nothing is written, as all that follows reads from here
+  SELECT true AS unchanged FROM swap JOIN locked ON locked.id = swap.id AND locked.version = swap.seen
+  HAVING count(*) = cardinality(CAST(:swap_id AS bigint[]))
 ), swapped AS (
   UPDATE contact
   SET version = swap.version, changed_at = swap.changed_at,
     linked_id = coalesce(swap.linked_id, contact.linked_id), updated_at = coalesce(swap.updated_at, contact.updated_at)
-  FROM swap, locked
-  WHERE contact.id = locked.id AND contact.id = swap.id AND contact.version = swap.seen
-  RETURNING contact.id
-), verified AS MATERIALIZED (
-  -- fails, and the whole statement with it, if one of them is no longer as it was seen
-  SELECT 1 / (count(*) = cardinality(CAST(:swap_id AS bigint[])))::integer FROM swapped
+  FROM swap, verified
+  WHERE contact.id = swap.id
 ), created AS MATERIALIZED (
   SELECT given.*, coalesce(drawn, nextval('contact_id_seq')) AS id
   FROM (

@@ -55,6 +55,10 @@ class Server:
         """Run one statement as the superuser, outside of any transaction."""
         return _run(_query(self.name, self.port, statement))
 
+    def log(self) -> str:
+        """Returns all that the server wrote."""
+        return (self.folder / "log").read_text(errors="replace")
+
     @property
     def pid(self) -> int:
         pid = self._guard("pid")
