@@ -50,7 +50,7 @@ class VerbResult(Struct, frozen=True):
     """What a verb changed, or would change: one record for the tables, the log and the answer."""
 
     event: VerbEvent
-    """``event.changes`` is the difference between ``before`` and ``after``"""
+    """``event.changes`` is the difference between ``before`` and ``after``, as it stands in the log"""
     history: ClusterHistory
     """the log that it was decided from"""
     after: State
@@ -73,8 +73,13 @@ class VerbResult(Struct, frozen=True):
 
     @property
     def changes(self) -> Changes:
-        """Every row that changed."""
+        """Every row that changed, as it stands in the log."""
         return self.event.changes
+
+    @property
+    def shown_changes(self) -> Changes:
+        """Every row that changed, as it may be shown: what was erased by tokens, what would be erased by its value."""
+        return self.table_changes if self.dry_run else self.changes
 
     @property
     def afterwards(self) -> ClusterHistory:
@@ -187,15 +192,13 @@ def decide_erasure(
     """`decide` for an erasure, whose verb has ``tokens`` in the place of the values.
 
     ``naming`` are the events, by their numbers, that may name one of the values; the history's own need not be among
-    them. A dry run answers with the values, as nothing is erased.
+    them. The history of a dry run still has the values, as nothing is erased.
     """
     plain = history
     history = ClusterHistory.of([erasure.rewritten(event, tokens) for event in plain.events])
     result = decide(resolved, command, history, now, norm=norm, request_id=request_id)
     if command.dry_run:
-        values = {token: identifier.value for identifier, token in tokens.items()}
-        changes = erasure.replaced(result.changes, values)
-        return replace(result, history=plain, event=replace(result.event, changes=changes))
+        return replace(result, history=plain, tokens=tokens)
     events = {**naming, **plain.by_seq}
     return replace(
         result,

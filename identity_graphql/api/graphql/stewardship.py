@@ -129,7 +129,7 @@ class Changes:
 
     @classmethod
     def from_domain(cls, result: VerbResult, afterwards: ClusterHistory | None) -> Changes:
-        before, after, rows = result.before, result.after, result.changes
+        before, after, rows = result.before, result.after, result.shown_changes
         ids = [contact.id for contact in rows.created] + [change.id for change in rows.contacts]
         claims = [(Identifier(Kind(kind), value), now) for kind, value, now in rows.claims]
         return cls(
