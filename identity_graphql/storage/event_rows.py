@@ -82,20 +82,21 @@ def event_of(row: Sequence[Any]) -> Event:
     if kind != EventKind.IDENTIFY.value:
         document = msgspec.convert(detail, _Detail)
         return _verb_event(kind, document, seq, at, primary_id, before, after, actor, reason, norm, request_id)
+    demotions = tuple(Demotion(**demotion) for demotion in demoted) if demoted else ()
     return IdentifyEvent(
-        seq=seq,
-        at=at,
-        outcome=_OUTCOMES[outcome],
-        email=email,
-        phone_number=phone_number,
-        raw=raw,
-        norm=norm,
-        contact_id=contact_id,
-        primary_id=primary_id,
-        demoted=tuple(Demotion(**demotion) for demotion in demoted) if demoted else (),
-        version_before=before,
-        version_after=after,
-        request_id=request_id,
+        at,
+        _OUTCOMES[outcome],
+        email,
+        phone_number,
+        raw,
+        norm,
+        contact_id,
+        primary_id,
+        demotions,
+        before,
+        after,
+        request_id,
+        seq,
     )
 
 
@@ -127,19 +128,9 @@ def scanned_event_of(row: Sequence[Any]) -> Event:
     seq, at, kind, outcome, email, phone_number, contact_id, primary_id, demoted, before, after, detail = row
     if kind != EventKind.IDENTIFY.value:
         return _verb_event(kind, _DETAIL.decode(detail), seq, at, primary_id, before, after)
+    demotions = demotions_of(demoted)
     return IdentifyEvent(
-        seq=seq,
-        at=at,
-        outcome=_OUTCOMES[outcome],
-        email=email,
-        phone_number=phone_number,
-        raw={},
-        norm="",
-        contact_id=contact_id,
-        primary_id=primary_id,
-        demoted=demotions_of(demoted),
-        version_before=before,
-        version_after=after,
+        at, _OUTCOMES[outcome], email, phone_number, {}, "", contact_id, primary_id, demotions, before, after, None, seq
     )
 
 
@@ -168,21 +159,8 @@ def _verb_event(
 ) -> VerbEvent:
     if document.asked.name != kind:
         raise ValueError("another verb was asked than was done")
-    return VerbEvent(
-        seq=seq,
-        at=at,
-        verb=document.asked,
-        changes=document.changes,
-        about=document.about,
-        actor=actor,
-        reason=reason,
-        norm=norm,
-        primary_id=primary_id,
-        version_before=before,
-        version_after=after,
-        request_id=request_id,
-        created_for=dict(document.born),
-    )
+    verb, changes, about, born = document.asked, document.changes, document.about, dict(document.born)
+    return VerbEvent(at, verb, changes, about, actor, reason, norm, primary_id, before, after, request_id, born, seq)
 
 
 def _document(entry: VerbEvent) -> dict[str, Any]:
