@@ -148,15 +148,16 @@ def run(example: Example, address: str, folder: Path, urls: dict[str, str]) -> s
         answered = httpx2.post(f"{address}/graphql", json={"query": example.text}, timeout=60).text
         assert example.answer is not None or "errors" not in json.loads(answered), answered
         return answered
-    programs = [program.PROGRAM.parent, os.environ.get("POSTGRESQL_BIN") or bundled_postgresql()]
-    path = os.pathsep.join([*map(str, programs), os.environ["PATH"]])
+    programs = [str(program.PROGRAM.parent), os.environ["PATH"]]
+    if urls:  # its own clients: those of another version may not understand it
+        programs.insert(1, os.environ.get("POSTGRESQL_BIN") or str(bundled_postgresql()))
     command, text = ["bash", "-euo", "pipefail"], example.text.replace(HERE, address)
     if example.language == "sql":
         command = ["psql", "-q", "-v", "ON_ERROR_STOP=1", urls["identity"]]
     ran = subprocess.run(
         command,
         cwd=folder,
-        env=program.environment(PATH=path),
+        env=program.environment(PATH=os.pathsep.join(programs)),
         input=POSTGRESQL.sub(lambda found: urls[found[1]], text),
         capture_output=True,
         text=True,
