@@ -111,7 +111,7 @@ def test_the_signs_that_count_as_others_are_named_once() -> None:
 @pytest.mark.parametrize("region", sorted(REGIONS))
 def test_every_way_of_writing_a_valid_number_of_a_region_is_one_number(region: str) -> None:
     """Random ones, by the thousand, where the examples are a few."""
-    for number in valid_numbers(region, tries=3_000):
+    for number in valid_numbers(region, tries=1_500):
         e164 = formatted(number, PhoneNumberFormat.E164)
         national = formatted(number, PhoneNumberFormat.NATIONAL)
         assert read(e164, region) == e164
@@ -124,6 +124,17 @@ def test_every_way_of_writing_a_valid_number_of_a_region_is_one_number(region: s
         # What begins with 00 is international; some plans read their own national form as another number.
         if len(bare(national)) > 6 and not bare(national).startswith("00") and parsed(national, region) == e164:
             assert read(national, region) == e164, national
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("region", sorted(REGIONS))
+def test_whatever_digits_are_given_in_a_region_twice_is_as_once(region: str) -> None:
+    draw = random.Random(region)
+    code = str(phonenumbers.country_code_for_region(region))
+    for _ in range(1_000):
+        prefix = draw.choice(["", "0", "00", "+", "1", code, code + code, code + "0", "+" + code + "0", "8" + code])
+        once = read(prefix + "".join(draw.choices("0123456789", k=draw.randint(7, 9))), region)
+        assert once is None or read(once, region) == once, once
 
 
 def valid_numbers(region: str, *, tries: int) -> Iterator[PhoneNumber]:
