@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     accept_normalisation_change: bool = Field(
         False,
         description="Start although the newest event was written under another normalisation "
-        "(another `DEFAULT_REGION`).",
+        "(another `DEFAULT_REGION`, or the rules of an earlier release).",
     )
     auto_migrate: bool = Field(True, description="Migrate the database when the server starts.")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -91,6 +91,18 @@ async def test_the_id_of_a_request_goes_with_what_it_said(steward: Steward, data
     assert kept == [None, f"order-of-{OTHER}", None]
 
 
+async def test_a_number_in_a_reason_is_found_whatever_its_dashes_are(storage: Storage, database: Database) -> None:
+    steward = Steward(storage, reason="+49 (30) 90\u201118\u221220 is shared")
+    await steward.requests((EMAIL, TYPED_NUMBER), (OTHER, TYPED_NUMBER))
+    await steward.split(2)
+
+    await steward.erase(phone_number(NUMBER))
+
+    reasons = [event["reason"] for event in (await database.tables())["event"] if event["kind"] == "split_cluster"]
+    assert reasons == ["erased is shared"]
+    await steward.close()
+
+
 async def test_an_erased_customer_is_nowhere_in_the_database(
     steward: Steward, database: Database, tmp_path: Path
 ) -> None:

@@ -390,6 +390,21 @@ async def test_an_answer_of_too_many_list_items_is_refused(
     assert (await data(embedded, "{ cluster(id: 1) { emails } }"))["cluster"]["emails"]
 
 
+async def test_a_whole_number_with_a_fraction_of_zero_is_accepted_and_kept(client: httpx2.AsyncClient) -> None:
+    query = "mutation ($given: PhoneNumber) { identify(phoneNumber: $given) { outcome cluster { phoneNumbers } } }"
+    await data(client, "mutation { identify(phoneNumber: 9876543210.0) { outcome } }")
+    again = [await data(client, query, given=value) for value in (9876543210.0, 9876543210, "9876543210.0")]
+    await data(client, 'mutation { identify(email: "a@x.io", phoneNumber: "9876543210.0") { outcome } }')
+    history = "{ cluster(id: 1) { history { edges { node { phoneNumber givenPhoneNumber } } } } }"
+
+    assert again == [{"identify": {"outcome": "UNCHANGED", "cluster": {"phoneNumbers": ["9876543210"]}}}] * 3
+    events = [edge["node"] for edge in (await data(client, history))["cluster"]["history"]["edges"]]
+    assert events == [
+        {"phoneNumber": "9876543210", "givenPhoneNumber": "9876543210"},
+        {"phoneNumber": "9876543210", "givenPhoneNumber": "9876543210.0"},
+    ]
+
+
 async def test_an_item_with_a_phone_number_that_is_none_fails_alone(embedded: httpx2.AsyncClient) -> None:
     query = (
         "mutation ($items: [IdentifyInput!]!) { identifyMany(items: $items) { payload { outcome } error { field } } }"

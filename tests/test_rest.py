@@ -70,13 +70,49 @@ async def test_lists_begin_with_the_primary_and_have_no_repeats_and_no_nulls(sql
     )
 
 
-@pytest.mark.parametrize("phone_number", ["123456", 123456, " 123 456 ", "123-456"], ids=repr)
-async def test_a_phone_number_is_the_same_however_it_is_written(sqlite: Database, phone_number: str | int) -> None:
+@pytest.mark.parametrize(
+    "phone_number",
+    [
+        "123456",
+        123456,
+        123456.0,
+        " 123 456 ",
+        "123-456",
+        "123\u2011456",
+        "123456.0",
+        "'123456",
+        "\uff11\uff12\uff13456",
+    ],
+    ids=ascii,
+)
+async def test_a_phone_number_is_the_same_however_it_is_written(
+    sqlite: Database, phone_number: str | int | float
+) -> None:
     async with serving(sqlite.url, rest_contract="flat") as client:
         await client.post("/identify", json={"phoneNumber": "123456"})
         response = await client.post("/identify", json={"phoneNumber": phone_number})
 
     assert response.json()["phoneNumbers"] == ["123456"]
+    assert response.json()["secondaryContactIds"] == []
+
+
+@pytest.mark.parametrize(
+    "email",
+    [
+        "<John@Example.com>",
+        "mailto:john@example.com",
+        "john@example.com.",
+        "john@example.com\u3002",
+        "john\uff20example.com",
+    ],
+    ids=ascii,
+)
+async def test_an_email_is_the_same_however_it_is_written(sqlite: Database, email: str) -> None:
+    async with serving(sqlite.url, rest_contract="flat") as client:
+        await client.post("/identify", json={"email": "john@example.com"})
+        response = await client.post("/identify", json={"email": email})
+
+    assert response.json()["emails"] == ["john@example.com"]
     assert response.json()["secondaryContactIds"] == []
 
 

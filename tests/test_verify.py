@@ -20,7 +20,8 @@ from identity_graphql.app import verify as verify_database
 from identity_graphql.domain.components import Components
 from identity_graphql.domain.decide import Command, VerbResult
 from identity_graphql.domain.events import Demotion, EventKind, IdentifyEvent, Outcome
-from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
+from identity_graphql.domain.identifiers import Details, Identifier, IdentifierKind, Normalisation
+from identity_graphql.domain.reconcile import Request, reconcile
 from identity_graphql.domain.state import State
 from identity_graphql.domain.verify import Difference, broken, differences, digest, rebuild
 from identity_graphql.errors import ConfigurationError
@@ -107,6 +108,30 @@ async def told(storage: Storage) -> None:
     bridge = next(known for known in events if isinstance(known, IdentifyEvent) and known.contact_id == last.id)
     await carried_out(lambda order: steward.undo(bridge.seq, order, then_ban=True))
     await identify("j", 9)
+    await service.close()
+
+
+async def test_a_log_of_version_1_is_replayed_as_it_was_read_then(storage: Storage, database: Database) -> None:
+    """What it has could not be given any more, and stays what it is."""
+    service, steward = IdentityService(storage, Normalisation()), StewardService(storage, Normalisation())
+    old = Details("john@example.com,", "98765432109876543211", {"email": "John@example.com,", "phoneNumber": "..."})
+    for details in (old, Details("john@example.com,", "98765432100", {})):
+        async with storage.attempt() as attempt:
+            found = await attempt.find(set(details.identifiers), {details.pair} if details.pair else set())
+            await attempt.apply(reconcile([Request(details, "1")], found))
+
+    with pytest.raises(ConfigurationError, match=r"normalisation 1,.* set to 2\..*9876543210\.0.*stored twice"):
+        await service.check_normalisation()
+    new = await service.identify(email="john@example.com", phone_number="98765432100")
+    await service.check_normalisation()
+
+    assert new.outcome is Outcome.LINKED
+    assert new.cluster.emails == ("john@example.com,", "john@example.com")
+    assert new.cluster.phone_numbers == ("98765432109876543211", "98765432100")
+    deed = await carried_out(lambda order: steward.undo(2, order))
+    assert [cluster.emails for cluster in deed.clusters] == [("john@example.com,",), ("john@example.com",)]
+    assert [event["norm"] for event in (await database.check())["event"]] == ["1", "1", "2", "2"]
+    assert (await verified(storage))[1] == []
     await service.close()
 
 

@@ -13,6 +13,7 @@ from identity_graphql.domain.changes import Changes
 from identity_graphql.domain.contacts import Contact
 from identity_graphql.domain.events import Event, IdentifyEvent
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
+from identity_graphql.domain.phone_numbers import LIKE
 from identity_graphql.domain.verbs import Verb
 
 ERASED: Final = "erased:"
@@ -88,12 +89,16 @@ def _pattern(values: Iterable[str], text: str) -> re.Pattern[str]:
     return re.compile("|".join(map(_mention, ordered)) or "(?!)", re.IGNORECASE)
 
 
+_SEPARATORS = r"[\s{}]*".format(re.escape("().-/" + "".join(LIKE[sign] for sign in "().-/")))
+"""What people write between the digits of a number."""
+
+
 def _mention(value: str) -> str:
     """A value as people write it: an email in any case, a phone number in groups of digits."""
     if "@" in value:
         return rf"(?<![\w.%+-]){re.escape(value)}(?![\w-]|\.\w)"
     number, extension, digits = value.removeprefix("+").partition(";ext=")
-    grouped = r"[\s().\-/]*".join(map(re.escape, number))
+    grouped = _SEPARATORS.join(map(re.escape, number))
     extended = rf"\s*(?:;ext=|x|ext\.?)\s*{re.escape(digits)}" if extension else ""
     return rf"(?<!\d)(?:\+|00)?{grouped}{extended}(?!\d)"
 

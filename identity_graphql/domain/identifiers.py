@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Mapping
 from enum import StrEnum
 
-import idna
 from msgspec import Struct
 
+from identity_graphql.domain.emails import normalised_email
 from identity_graphql.domain.phone_numbers import REGIONS, normalised_phone_number
+from identity_graphql.domain.text import BLANK, BLANKS, CONTROL, folded
 from identity_graphql.errors import ConfigurationError, InvalidInput, Problem
+
+RULES = 2
+"""Which rules these are. The number goes up where the same text would be another identifier than before, or none."""
+
+CHANGES = {
+    "1": "Since version 1, phone numbers such as 9876543210.0, those with other dashes than - and, under "
+    "DEFAULT_REGION, those with its calling code but no + in front are read as what they are; emails lose angle "
+    "brackets, mailto: and a final dot; and phone numbers of more than 15 digits and emails that cannot be any are "
+    "refused: who is stored under one is found by id only (docs/decisions/0016-normalisation-2.md).",
+}
+"""What was changed after each version of the rules."""
 
 
 class IdentifierKind(StrEnum):
@@ -89,10 +99,24 @@ class Normalisation(Struct, frozen=True):
 
     @property
     def version(self) -> str:
-        return "1" if self.region is None else f"1:{self.region}"
+        return str(RULES) if self.region is None else f"{RULES}:{self.region}"
+
+    def changes_since(self, version: str) -> str:
+        """Returns in words how the normalisation of another version differs, and how to have that one again."""
+        rules, _, region = version.partition(":")
+        sentences: list[str] = []
+        if rules in CHANGES:
+            sentences.append(f"{CHANGES[rules]} To go on as before, use the release before this one.")
+        elif rules != str(RULES):
+            sentences.append(f"That is of a newer release, to be used again: this one's rules are of version {RULES}.")
+        if region != (self.region or ""):
+            as_it_was = f"set DEFAULT_REGION={region}" if region else "leave DEFAULT_REGION out"
+            sentences.append(f"The same phone number reads differently under another region: {as_it_was}, as it was.")
+        return " ".join(sentences)
 
     def details(self, *, email: object = None, phone_number: object = None) -> Details:
         """What a request says, or everything that is wrong with it at once."""
+        phone_number = _whole(phone_number)
         problems: list[Problem] = []
         found: list[str | Ignored | None] = []
         for given, read in ((email, _email), (phone_number, self._phone_number)):
@@ -125,28 +149,16 @@ class Normalisation(Struct, frozen=True):
         return _present(self._phone_number(given))
 
     def _phone_number(self, given: object) -> str | Ignored | None:
-        return _phone_number(given, self.region)
+        return _phone_number(_whole(given), self.region)
 
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-
-_BLANKS = "\t\n\r \u00a0\u061c\u1680\u180e\u3000\ufeff" + "".join(
-    chr(code)
-    for first, last in ((0x2000, 0x200F), (0x2028, 0x202F), (0x205F, 0x2064), (0x2066, 0x2069))
-    for code in range(first, last + 1)
-)
-"""What copying and pasting brings along: all that separates (Zs, Zl, Zp, tab, newline) or has no width."""
-
-_BLANK = re.compile(f"[{_BLANKS}]")
 
 _NULL_WORDS = frozenset({"null", "undefined", "none", "nan", "n/a", "[object object]"})
 
 _LONGEST_TEXT = 1_024
 """Far above what fits, blanks around it included. The log keeps what was given, and NFC is quadratic in accents."""
 
-_LONGEST_EMAIL = 254
-
-_ASCII_DOMAIN = re.compile(r"[a-z0-9.-]+")
+_LARGEST_INTEGER = 2**53 - 1
+"""Above it JSON's numbers are no longer exact, and what arrives may not be what was sent."""
 
 
 def _refused(field: str, message: str) -> InvalidInput:
@@ -158,12 +170,12 @@ def _present(value: str | Ignored | None) -> str | None:
 
 
 def _text(field: str, given: str) -> str | Ignored | None:
-    """The text in NFC without blanks around it, if it says anything."""
+    """The text, folded, if it says anything."""
     if len(given) > _LONGEST_TEXT:
         raise _refused(field, "is too long")
-    if _CONTROL.search(given):
+    if CONTROL.search(given):
         raise _refused(field, "must not contain control characters or unpaired surrogates")
-    text = unicodedata.normalize("NFC", given).strip(_BLANKS)
+    text = folded(given)
     if text.lower() in _NULL_WORDS:
         return Ignored(field, f"{field} is a word for a missing value; it counts as not given")
     return text or None
@@ -171,7 +183,7 @@ def _text(field: str, given: str) -> str | Ignored | None:
 
 def is_readable(text: str) -> bool:
     """Whether a text for people says something, and has nothing in it that cannot be shown."""
-    return bool(text.strip(_BLANKS)) and not _CONTROL.search(text)
+    return bool(text.strip(BLANKS)) and not CONTROL.search(text)
 
 
 def _email(given: object) -> str | Ignored | None:
@@ -183,31 +195,15 @@ def _email(given: object) -> str | Ignored | None:
     if not isinstance(text, str):
         return text
 
-    text = unicodedata.normalize("NFC", text.lower())
-    if _BLANK.search(text):
-        raise _refused("email", "must not contain blanks or invisible characters")
-    local, _, domain = text.partition("@")
-    if not local or not domain or "@" in domain:
-        raise _refused("email", "must have exactly one @, with something on both sides of it")
-    if not domain.isascii():
-        domain = _ascii_domain(domain)
-    if len(local) + 1 + len(domain) > _LONGEST_EMAIL:
-        raise _refused("email", f"must have at most {_LONGEST_EMAIL} characters")
-    return f"{local}@{domain}"
-
-
-def _ascii_domain(domain: str) -> str:
     try:
-        encoded = idna.encode(domain, uts46=True).decode()
-    except UnicodeError:
-        encoded = ""
-    if not _ASCII_DOMAIN.fullmatch(encoded):
-        raise _refused("email", "has a domain that is not a valid international domain name")
-    return encoded
+        return normalised_email(text)
+    except ValueError as error:
+        raise _refused("email", str(error)) from error
 
 
-_LARGEST_INTEGER = 2**53 - 1
-"""Above it JSON's numbers are no longer exact, and what arrives may not be what was sent."""
+def _whole(given: object) -> object:
+    """JSON has one kind of number: 5550100.0 is 5550100, and is kept as that."""
+    return int(given) if isinstance(given, float) and given.is_integer() else given
 
 
 def _phone_number(given: object, region: str | None) -> str | Ignored | None:
@@ -224,7 +220,7 @@ def _phone_number(given: object, region: str | None) -> str | Ignored | None:
         return text
 
     try:
-        number = normalised_phone_number(_BLANK.sub("", text), region)
+        number = normalised_phone_number(BLANK.sub("", text), region)
     except ValueError as error:
         raise _refused("phoneNumber", str(error)) from error
     return number or Ignored("phoneNumber", "phoneNumber has only zeros; it counts as not given")

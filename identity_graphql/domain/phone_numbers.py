@@ -1,21 +1,49 @@
-"""Phone numbers: from what people write to one form, and to E.164 where a region is known."""
+"""Phone numbers: from what people write to one form, and to E.164 where a region is known.
+
+The rules are numbered in decision 0016.
+"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Set
+from collections.abc import Mapping, Set
 
 import phonenumbers
 
 REGIONS: Set[str] = phonenumbers.SUPPORTED_REGIONS
 
-_FEWEST_DIGITS, _MOST_DIGITS = 3, 32
+_FEWEST_DIGITS, _MOST_DIGITS = 3, 15  # at most: ITU-T E.164
 
 _LONGEST_LOCAL_NUMBER = 6
 """So short a number without + may lack its area code; Germany's plan calls 919191 valid all the same."""
 
+_LONGEST_AREA_CODE = 6  # the national prefix included
+
+LIKE: Mapping[str, str] = {
+    # Every dash of Unicode (Pd) but the wave dashes, which stand for a range; what is named a minus or a hyphen; and
+    # what the key of "-" types in Japanese.
+    "-": "\u00ad\u02d7\u058a\u05be\u1400\u1806\u2010\u2011\u2012\u2013\u2014\u2015\u2043\u207b\u208b\u2212\u2796"
+    "\u2e17\u2e1a\u2e3a\u2e3b\u2e40\u2e5d\u30a0\u30fc\ufe31\ufe32\U00010ead",
+    "+": "\u02d6\u207a\u208a\u2795\ufb29",
+    "/": "\u2044\u2215\u29f8\u30fb",
+    ".": "\u00b7\u2022\u2024\u2027\u3002",
+    "(": "\u207d\u208d",
+    ")": "\u207e\u208e",
+    "'": "\u2018\u2019",
+}
+"""What counts as a sign of ASCII, beside what is of another width."""
+
+_LIKE = str.maketrans({char: sign for sign, chars in LIKE.items() for char in chars})
+
 _PUNCTUATION = dict.fromkeys(map(ord, "-.()/"))
+
+_EXPONENT = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]*)?e[+-]?[0-9]+", re.IGNORECASE)
+
+_NUMBER_AND_EXTENSION = re.compile(r"([^0-9]*[^a-z;]*)(.*)", re.IGNORECASE | re.DOTALL)
+
+_WHOLE = re.compile(r"([^0-9]*[0-9]+)\.0+([^0-9]*)")
+"""A number as spreadsheets write it: digits in one run, a dot, zeros."""
 
 _PHONE_NUMBER = re.compile(
     r"(?:tel:)?(?P<plus>\+?)(?P<digits>[0-9]*+)(?:(?:;ext=|ext(?:ension)?|x)(?P<extension>[0-9]{1,8}))?",
@@ -24,25 +52,61 @@ _PHONE_NUMBER = re.compile(
 
 
 def normalised_phone_number(text: str, region: str | None) -> str | None:
-    """The phone number in a text without blanks; None if it has only zeros. ValueError says what is wrong."""
-    bare = text.translate(_PUNCTUATION)
-    if not bare.isascii():
-        bare = "".join(str(unicodedata.decimal(char, char)) for char in bare)
-    match = _PHONE_NUMBER.fullmatch(bare)
+    """Returns the phone number in a folded text without blanks; None if it has only zeros.
+
+    Raises ValueError, which says what is wrong.
+    """
+    match = _PHONE_NUMBER.fullmatch(text) or _PHONE_NUMBER.fullmatch(_without_punctuation(text))
     if match is None:
-        raise ValueError("must have only digits, a + in front and an extension of at most 8 digits at the end")
+        raise ValueError(
+            "must be one number with only digits, a + in front and an extension of at most 8 digits at the end"
+        )
     plus, digits, extension = match["plus"], match["digits"], match["extension"]
     if digits and not digits.strip("0"):
         return None
     if not plus and digits.startswith("00"):
         plus, digits = "+", digits[2:]
-    if not _FEWEST_DIGITS <= len(digits) <= _MOST_DIGITS:
-        raise ValueError(f"must have {_FEWEST_DIGITS} to {_MOST_DIGITS} digits")
 
     number = plus + digits
     if region is not None and (plus or len(digits) > _LONGEST_LOCAL_NUMBER):
         number = _international(number, region)
+    # Only now: what a country dials before a number abroad is no part of the number.
+    if not _FEWEST_DIGITS <= len(number.removeprefix("+")) <= _MOST_DIGITS:
+        raise ValueError(
+            f"must have {_FEWEST_DIGITS} to {_MOST_DIGITS} digits; more are no phone number (E.164), or are two"
+        )
     return number if extension is None else f"{number};ext={extension}"
+
+
+def _without_punctuation(text: str) -> str:
+    """What is left of the text without what separates digits or comes from a spreadsheet."""
+    text = _plain(text).removeprefix("'")  # with it a spreadsheet marks a text
+    if _EXPONENT.fullmatch(text):
+        raise ValueError("must not be in exponent notation, which loses digits: write all of them, or a JSON number")
+    match = _NUMBER_AND_EXTENSION.fullmatch(text)
+    assert match is not None, "it takes any text"
+    number, extension = map(_without_decimals, match.groups())
+    if _is_two_numbers(number):
+        raise ValueError("must be one number; there are two, with a slash between them")
+    return (number + extension).translate(_PUNCTUATION)
+
+
+def _plain(text: str) -> str:
+    """The text with the signs and the digits of ASCII."""
+    if text.isascii():
+        return text
+    return "".join(str(unicodedata.decimal(char, char)) for char in text.translate(_LIKE))
+
+
+def _without_decimals(part: str) -> str:
+    match = _WHOLE.fullmatch(part)
+    return part if match is None else match[1] + match[2]
+
+
+def _is_two_numbers(number: str) -> bool:
+    """Whether a slash stands between two numbers. In one number it follows the area code, which is never so long."""
+    first, _, second = (re.sub(r"[^0-9+]", "", part) for part in number.partition("/"))
+    return min(len(first), len(second)) > _LONGEST_AREA_CODE and not first.startswith(("+", "00"))
 
 
 def _international(number: str, region: str) -> str:
@@ -53,6 +117,22 @@ def _international(number: str, region: str) -> str:
 
 
 def _e164(number: str, region: str) -> str | None:
+    """The valid number that this is read as in the region."""
+    read, with_plus = _valid(number, region), f"+{number}"
+    # Digits that begin with the calling code; a + in front would not.
+    if read != with_plus and number.startswith(str(phonenumbers.country_code_for_region(region))):
+        international = _valid(with_plus, region)
+        if international is not None and (read is None or not _is_written_as_usual(number, region)):
+            return international
+    return read
+
+
+def _is_written_as_usual(number: str, region: str) -> bool:
+    """Whether people of the region write it so: with the national prefix if it is usually written."""
+    return phonenumbers.PhoneNumberMatcher(number, region, leniency=phonenumbers.Leniency.VALID).has_next()
+
+
+def _valid(number: str, region: str) -> str | None:
     try:
         parsed = phonenumbers.parse(number, region)
     except phonenumbers.NumberParseException:

@@ -162,8 +162,8 @@ class IdentityService:
         if newest not in (None, ours):
             raise ConfigurationError(
                 f"The newest event in this database was written under normalisation {newest}, this program is set to "
-                f"{ours}. The same phone number can read differently under the two, and a customer would silently be "
-                f"stored twice. Set DEFAULT_REGION as it was, or, if the change is meant, set "
+                f"{ours}. {self.normalisation.changes_since(newest)} A customer who is stored under another reading of "
+                f"the same text is not found by it, and would silently be stored twice. If the change is meant, set "
                 f"ACCEPT_NORMALISATION_CHANGE=true: what is stored stays as it is."
             )
 
