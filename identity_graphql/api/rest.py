@@ -9,7 +9,6 @@ from http import HTTPStatus
 from typing import Annotated, Literal
 
 import msgspec
-import orjson
 from msgspec import Meta, Struct
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -17,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from identity_graphql.api.body import BodyTooLarge, media_type, whole_body
+from identity_graphql.api.body import BodyTooLarge, NotJSON, json_value, media_type, whole_body
 from identity_graphql.domain.contacts import Cluster
 from identity_graphql.errors import Busy, IdentityError, InvalidInput, Problem, Unexpected
 from identity_graphql.observability import describe, log, request_id
@@ -185,9 +184,9 @@ class IdentifyEndpoint:
 
 def _json_object(body: bytes) -> dict[str, object]:
     try:
-        value = orjson.loads(body.removeprefix(codecs.BOM_UTF8))
-    except orjson.JSONDecodeError:
-        raise InvalidInput(Problem("root", "The body is not valid JSON")) from None
+        value = json_value(body.removeprefix(codecs.BOM_UTF8))
+    except NotJSON as error:
+        raise InvalidInput(Problem("root", str(error))) from None
     if not isinstance(value, dict):
         raise InvalidInput(Problem("root", "The body must be a JSON object"))
     return value
@@ -222,7 +221,8 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 
 
 async def on_too_large(request: Request, error: Exception) -> Response:
-    return error_response(413, f"The body may have at most {LARGEST_BODY} bytes.")
+    message = f"The body may have at most {LARGEST_BODY:,} bytes: send an email and a phone number, and nothing else."
+    return error_response(413, message)
 
 
 async def on_identity_error(request: Request, error: Exception) -> Response:

@@ -453,14 +453,12 @@ def _expected(state: State, command: Command, subject: int, other_subject: int |
         (command.expected_version, expected, "expectedVersion"),
         (command.expected_other_version, expected_other, "expectedOtherVersion"),
     )
+    missing = [name for seen, now, name in given if seen is None and now is not None]
+    if missing and not command.dry_run:
+        text = "is required unless dryRun is true: the version of the cluster as you saw it, which a dry run tells."
+        raise InvalidInput(*(Problem(name, f"{name} {text}") for name in missing))
     for seen, now, name in given:
-        if now is None:
-            continue
-        if seen is None and not command.dry_run:
-            raise InvalidInput(
-                Problem(name, f"{name} is needed: the version of the cluster as you saw it. A dry run tells it.")
-            )
-        if seen is not None and seen != now:
+        if seen is not None and now is not None and seen != now:
             raise Refused(f"The cluster has changed: {name} is {seen}, its version is {now}. Look again.")
     return expected, expected_other
 
