@@ -31,13 +31,6 @@ PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
 Ids = list[int]
 
 
-class IdentifyRequest(Struct, omit_defaults=True):
-    """An email, a phone number, or both. Unknown keys are ignored."""
-
-    email: Annotated[str, Meta(examples=["mcfly@hillvalley.edu"])] | None = None
-    phoneNumber: Annotated[str, Meta(examples=["123456"])] | Annotated[int, Meta(ge=0, le=2**53 - 1)] | None = None
-
-
 class BitespeedContact(Struct):
     """The whole cluster, under the task's spelling. The primary's values come first."""
 
@@ -174,10 +167,9 @@ class IdentifyEndpoint:
         decision = await self._service.identify(email=said.get("email"), phone_number=said.get("phoneNumber"))
         body = _encode(self._shape(decision.cluster))
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        if decision.withheld or decision.request.details.ignored:
-            warnings = [f"{warning.field}=IGNORED_VALUE" for warning in decision.request.details.ignored]
-            warnings += ["root=LINK_WITHHELD"] if decision.withheld else []
-            headers.append((b"x-identity-warnings", ", ".join(warnings).encode()))
+        if warnings := decision.warnings:
+            told = ", ".join(f"{warning.field or 'root'}={warning.code}" for warning in warnings)
+            headers.append((b"x-identity-warnings", told.encode()))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
