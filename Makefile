@@ -55,6 +55,7 @@ COMPILE = $(BIN)/python -m uv pip compile -q --universal --python-version 3.11 -
 lock: ## pin what pyproject.toml asks for in requirements*.txt, with hashes
 	$(COMPILE) pyproject.toml -o requirements.txt
 	$(COMPILE) --group build -o requirements-build.txt
+	$(COMPILE) --group client -o tests/client/requirements.txt
 	$(COMPILE) pyproject.toml --group dev -c requirements.txt -o requirements-dev.txt
 
 .venv/run.stamp: .venv/pyvenv.cfg requirements.txt

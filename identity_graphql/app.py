@@ -130,8 +130,9 @@ def create_app(settings: Settings) -> Starlette:
                 CORSMiddleware,
                 allow_origins=list(settings.cors_origins),
                 allow_methods=["GET", "POST"],
-                allow_headers=["Content-Type", "X-Request-Id"],
-                expose_headers=["X-Request-Id", "X-Identity-Warnings", "Retry-After"],
+                # Authorization and X-Api-Key mean nothing yet, but a page that sends one is not to fail for it.
+                allow_headers=["Authorization", "Content-Type", "X-Api-Key", "X-Request-Id"],
+                expose_headers=["Allow", "Retry-After", "X-Identity-Warnings", "X-Request-Id"],
             )
         )
     middleware.append(Middleware(rest.Faults))  # inside CORS, so that a page of another origin can read the 500 too
@@ -174,13 +175,35 @@ def _told_to_stop(note: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def load_settings(**overrides: object) -> Settings:
+    """The settings as they are set here, with overrides that are not None; sets up the logs by them.
+
+    Warns of names that look misspelt. Raises ConfigurationError.
+    """
+    settings = Settings.load()
+    settings = settings.model_copy(update={name: value for name, value in overrides.items() if value is not None})
+    configure(level=settings.log_level, form=settings.log_format)
+    for name, meant in Settings.misspelt().items():
+        log.warning("settings.unknown", name=name, hint=f"There is no such setting; is {meant} meant?")
+    return settings
+
+
 def create() -> Starlette:
     """The application of a process that does nothing else: settings from the environment, logs, memory.
 
     For `uvicorn --factory identity_graphql.app:create`.
     """
+    return _alone(load_settings())
+
+
+def create_worker() -> Starlette:
+    """The same for a worker of `serve`, which has told already what there is to say of the settings."""
     settings = Settings.load()
     configure(level=settings.log_level, form=settings.log_format)
+    return _alone(settings)
+
+
+def _alone(settings: Settings) -> Starlette:
     app = create_app(settings)
     _keep_what_is_loaded()
     return app

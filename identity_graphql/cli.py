@@ -14,12 +14,12 @@ from pydantic import SecretStr
 
 from identity_graphql import __version__, server
 from identity_graphql.api.graphql.schema import build_schema
-from identity_graphql.app import address_of
+from identity_graphql.app import address_of, load_settings
 from identity_graphql.app import migrate as migrate_database
 from identity_graphql.app import verify as verify_database
 from identity_graphql.domain.verify import Difference
 from identity_graphql.errors import ConfigurationError, IdentityError
-from identity_graphql.observability import configure, describe, log
+from identity_graphql.observability import describe, log
 from identity_graphql.settings import Settings
 
 # "\b" keeps the lines that follow it as they are.
@@ -115,13 +115,6 @@ def _explained() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-def _settings(**overrides: object) -> Settings:
-    settings = Settings.load()
-    settings = settings.model_copy(update={name: value for name, value in overrides.items() if value is not None})
-    configure(level=settings.log_level, form=settings.log_format)
-    return settings
-
-
 @app.command(help=SERVE, epilog=_settings_help())
 def serve(
     host: Annotated[str | None, typer.Option(help="The address to listen on, instead of HOST.")] = None,
@@ -137,7 +130,7 @@ def serve(
 ) -> None:
     server.exit_when_told()
     with _explained():
-        settings = _settings(host=host, port=port, workers=workers)
+        settings = load_settings(host=host, port=port, workers=workers)
         raise typer.Exit(server.serve(settings, announce=_announce, reload=reload))
 
 
@@ -147,7 +140,7 @@ def migrate(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     with _explained():
-        settings = _settings()
+        settings = load_settings()
         if reset and not yes and not _confirmed(settings):
             typer.echo("Nothing was changed.", err=True)
             raise typer.Exit(1)
@@ -158,7 +151,7 @@ def migrate(
 @app.command(help=VERIFY)
 def verify() -> None:
     with _explained():
-        settings = _settings()
+        settings = load_settings()
         try:
             with _bar() as bar:
                 report = asyncio.run(verify_database(settings, bar.tell, bar.progress))

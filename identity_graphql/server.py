@@ -166,7 +166,7 @@ def _family(settings: Settings) -> socket.AddressFamily:
 def _config(settings: Settings, *, reload: bool, workers: int) -> uvicorn.Config:
     relay = {"class": f"{__name__}.UvicornLog"}
     return uvicorn.Config(
-        "identity_graphql.app:create",
+        "identity_graphql.app:create_worker",
         factory=True,
         workers=workers,
         reload=reload,

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
 from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, NoDecode, SettingsConfigDict
 
 from identity_graphql.errors import ConfigurationError
+from identity_graphql.origins import origins
+
+NEVER_EMPTY = {
+    "database_url": "a secret that is missing? Write the address of the database, or leave it out for a SQLite file",
+    "auto_migrate": "write true or false, or leave it out for true",
+}
+"""An empty setting counts as left out. Not these, whose default may do what was not wanted: serve an empty
+database as if it were yours, change the tables of one."""
+NEAR = 0.85
+"""Names as similar as this are taken for misspelt: one letter that is missing, wrong or too many, or two swapped."""
+SOMEBODY_ELSES = frozenset({"aws_default_region", "database_user", "port0"})
+"""Names as similar as that, but well known to be something else's."""
 
 
 class RestContract(StrEnum):
@@ -23,10 +36,11 @@ class RestContract(StrEnum):
 
 
 class Settings(BaseSettings):
-    """From the environment, then from `.env` in the working directory. Unknown names there are ignored."""
+    """From the environment, then from `.env` in the working directory. Unknown names there are ignored, but see
+    `misspelt`."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, env_ignore_empty=True
+        env_file=".env", env_file_encoding="utf-8-sig", extra="ignore", frozen=True, env_ignore_empty=True
     )
 
     database_url: SecretStr = Field(
@@ -52,7 +66,9 @@ class Settings(BaseSettings):
     )
     auto_migrate: bool = Field(True, description="Migrate the database when the server starts.")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Origins, comma-separated, whose pages may call the service; `*` for all."
+        (),
+        description="Origins, comma-separated, whose pages may call the service, such as `https://shop.example`; "
+        "`*` for all.",
     )
     isolation_level: Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] = Field(
         "READ COMMITTED",
@@ -81,8 +97,8 @@ class Settings(BaseSettings):
 
     @field_validator("cors_origins", mode="before")
     @classmethod
-    def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    def _origins(cls, value: object) -> object:
+        return origins(value) if isinstance(value, str) else value
 
     @field_validator("isolation_level", "log_level", mode="before")
     @classmethod
@@ -93,7 +109,33 @@ class Settings(BaseSettings):
     def load(cls) -> Settings:
         """The settings as they are set here. Raises ConfigurationError, which names each bad one but shows no value."""
         try:
-            return cls()
+            given = cls._given()
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise ConfigurationError(f"The file .env cannot be read: {why}.") from None
+        problems: dict[str, str] = {}
+        try:
+            settings = cls()
         except ValidationError as error:
-            lines = [f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors(include_input=False)]
-            raise ConfigurationError("These settings cannot be used:\n  " + "\n  ".join(lines)) from None
+            for problem in error.errors(include_input=False):
+                problems[str(problem["loc"][0])] = problem["msg"].removeprefix("Value error, ")
+        for name, why in NEVER_EMPTY.items():
+            if name in given and not given[name]:
+                problems[name] = f"is empty: {why}"
+        if problems:
+            lines = [f"{name.upper()}: {problems[name]}" for name in cls.model_fields if name in problems]
+            raise ConfigurationError("\n  ".join(["These settings cannot be used:", *lines]))
+        return settings
+
+    @classmethod
+    def misspelt(cls) -> dict[str, str]:
+        """Names in the environment and in `.env` that are no settings but look like one, and which."""
+        unknown = cls._given().keys() - cls.model_fields.keys() - SOMEBODY_ELSES
+        nearest = {name: difflib.get_close_matches(name, cls.model_fields, 1, NEAR) for name in sorted(unknown)}
+        return {name.upper(): found[0].upper() for name, found in nearest.items() if found}
+
+    @classmethod
+    def _given(cls) -> dict[str, str | None]:
+        """Everything that is set, by its name in lower case; the environment goes before `.env`."""
+        file = DotEnvSettingsSource(cls, env_ignore_empty=False)
+        return {**file.env_vars, **EnvSettingsSource(cls, env_ignore_empty=False).env_vars}

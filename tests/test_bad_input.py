@@ -98,12 +98,14 @@ BODIES: dict[str, bytes] = {
     "a key without a value": b'{"email"}',
 }
 
+TOO_LARGE = ("an infinite number", "a number of 5,000 digits")  # valid JSON, but no value of anything
+
 MUTATION = (
     "mutation ($email: String, $phoneNumber: PhoneNumber)"
     " { identify(email: $email, phoneNumber: $phoneNumber) { outcome } }"
 )
 MANY = "mutation ($items: [IdentifyInput!]!) { identifyMany(items: $items) { payload { outcome } error { code } } }"
-REFUSALS = {"BAD_USER_INPUT", "GRAPHQL_VALIDATION_FAILED", "GRAPHQL_PARSE_FAILED"}
+REFUSALS = {"BAD_USER_INPUT", "GRAPHQL_VALIDATION_FAILED", "GRAPHQL_PARSE_FAILED", "QUERY_TOO_COMPLEX"}
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +193,7 @@ async def test_graphql_refuses_a_body_that_is_no_request(client: httpx2.AsyncCli
     variables = b'{"query": "' + MUTATION.encode() + b'", "variables": ' + BODIES[case] + b"}"
     inside = await client.post("/graphql", content=variables, headers=JSON)
 
-    assert_refused_by_graphql(bare, 400, codes={"BAD_REQUEST"})
+    assert_refused_by_graphql(bare, 400, codes={"BAD_USER_INPUT" if case in TOO_LARGE else "BAD_REQUEST"})
     if case == "a JSON null":  # variables may be null
         assert_refused_by_graphql(inside, 200)
     else:
@@ -246,6 +248,143 @@ async def test_graphql_answers_with_a_code_to_literals(client: httpx2.AsyncClien
     response = await client.post("/graphql", json={"query": operation})
 
     assert_refused_by_graphql(response, 200)
+
+
+# numbers that no argument takes, as literals and as JSON
+NUMBERS = {
+    "200,000 digits": "9" * 200_000,
+    "200,000 digits below zero": "-" + "9" * 200_000,
+    "5,000 digits": "9" * 5_000,
+    "a fraction of 5,000 digits": f"0.{'9' * 5_000}",
+    "an exponent of 5,000 digits": f"1e{'9' * 5_000}",
+    "an infinite number": "1e400",
+    "an infinite number below zero": "-1e400",
+}
+BY = 'actor: "ann", reason: "a test"'
+PLACES = {
+    "Int": "{ contacts(first: NUMBER) { edges { cursor } } }",
+    "ID": "{ contact(id: NUMBER) { id } }",
+    "DateTime": '{ cluster(id: "1", asOf: NUMBER) { id } }',
+    "String": "{ cluster(email: NUMBER) { id } }",
+    "PhoneNumber": "{ cluster(phoneNumber: NUMBER) { id } }",
+    "Boolean": "{ contacts @skip(if: NUMBER) { edges { cursor } } }",
+    "Int of a verb": f"mutation {{ deleteContact(id: 1, {BY}, expectedVersion: NUMBER) {{ dryRun }} }}",
+    "ID of a verb": f"mutation {{ undo(event: NUMBER, {BY}, dryRun: true) {{ dryRun }} }}",
+    "ID in a list": f"mutation {{ splitCluster(contactIds: [1, NUMBER], {BY}, dryRun: true) {{ dryRun }} }}",
+    "ID in an object": "{ explain(from: {contactId: NUMBER}, to: {contactId: 1}) { connected } }",
+    "a default": "query ($first: Int = NUMBER) { contacts(first: $first) { edges { cursor } } }",
+}
+
+
+def assert_refused_in_short(response: httpx2.Response, *codes: str) -> None:
+    """Refused with one of these codes, without saying again what was sent."""
+    assert {error["extensions"]["code"] for error in response.json()["errors"]} <= {*codes}, response.text[:1000]
+    assert len(response.content) < 2_000
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("place", PLACES)
+async def test_a_literal_that_no_argument_takes_is_bad_input(
+    client: httpx2.AsyncClient, place: str, number: str
+) -> None:
+    response = await client.post("/graphql", json={"query": PLACES[place].replace("NUMBER", NUMBERS[number])})
+
+    assert response.status_code == 200
+    assert_refused_in_short(response, "BAD_USER_INPUT")
+
+
+@pytest.mark.parametrize("number", [number for number in NUMBERS if "fraction" not in number])  # JSON reads it as 1.0
+@pytest.mark.parametrize("type_", ["Int", "ID", "DateTime", "String", "PhoneNumber", "Boolean"])
+async def test_a_variable_that_no_argument_takes_is_bad_input(
+    client: httpx2.AsyncClient, type_: str, number: str
+) -> None:
+    query = f"query ($number: {type_}!) {PLACES[type_].replace('NUMBER', '$number')}"
+    variables = f'{{"number": {NUMBERS[number]}}}'
+    body = f'{{"query": {json.dumps(query)}, "variables": {variables}}}'
+    posted = await client.post("/graphql", content=body, headers=JSON)
+
+    assert_refused_in_short(posted, "BAD_USER_INPUT")
+    if len(variables) < 10_000:  # a line that is longer is no server's to read
+        linked = await client.get("/graphql", params={"query": query, "variables": variables})
+        assert_refused_in_short(linked, "BAD_USER_INPUT")
+
+
+async def test_rest_says_that_a_number_is_too_large(client: httpx2.AsyncClient) -> None:
+    response = await client.post("/identify", content=BODIES["a number of 5,000 digits"], headers=JSON)
+
+    assert_refused(response, 400, "root")
+    assert response.json()["details"][0]["message"] == "A number in the JSON is too large"
+
+
+LONG = "a" * 100_000
+LONG_DOCUMENTS = {
+    "a field": f"{{ {LONG} }}",
+    "an argument": f"{{ contacts({LONG}: 1) {{ edges {{ cursor }} }} }}",
+    "an argument twice": f"{{ contacts({LONG}: 1, {LONG}: 1) {{ edges {{ cursor }} }} }}",
+    "an alias": f'{{ {LONG}: contact(id: "x") {{ id }} }}',
+    "an alias in a list": f"{{ contacts {{ edges {{ node {{ {LONG}: id }} }} }} }}",
+    "a type": f"query ($a: {LONG}) {{ __typename }}",
+    "a variable": f"{{ contacts(first: ${LONG}) {{ edges {{ cursor }} }} }}",
+    "an unused variable": f"query (${LONG}: Int) {{ __typename }}",
+    "an operation": f"query {LONG} {{ __typename }} query {LONG} {{ __typename }}",
+    "a fragment": f"{{ ...{LONG} }}",
+    "a type condition": f"{{ ... on {LONG} {{ id }} }}",
+    "a directive": f"{{ __typename @{LONG} }}",
+    "an enum": f"{{ contacts(first: {LONG}) {{ edges {{ cursor }} }} }}",
+    "a string": f'{{ contacts(first: "{LONG}") {{ edges {{ cursor }} }} }}',
+    "a block string": f'{{ contacts(first: """{LONG}""") {{ edges {{ cursor }} }} }}',
+    "a string as an id": f'{{ contact(id: "{LONG}") {{ id }} }}',
+    "digits as an id": f'mutation {{ deleteContact(id: "{"9" * 100_000}", {BY}, dryRun: true) {{ dryRun }} }}',
+    "a cursor": f'{{ contacts(after: "{LONG}") {{ edges {{ cursor }} }} }}',
+    "an actor": f'mutation {{ deleteContact(id: 1, actor: "{LONG}", reason: "x", dryRun: true) {{ dryRun }} }}',
+    "a field of an input": f"{{ explain(from: {{{LONG}: 1}}, to: {{contactId: 1}}) {{ connected }} }}",
+    "an object": f'{{ explain(from: {{contactId: {{a: "{LONG}"}}}}, to: {{contactId: 1}}) {{ connected }} }}',
+    "a list": f'{{ explain(from: ["{LONG}"], to: {{contactId: 1}}) {{ connected }} }}',
+    "a name behind the end": f"{{ __typename }} {LONG}",
+    "a number behind the end": f"{{ __typename }} {'9' * 100_000}",
+    "a string behind the end": f'{{ __typename }} {{ "{LONG}" }}',
+}
+
+
+@pytest.mark.parametrize("case", LONG_DOCUMENTS)
+async def test_no_error_repeats_what_is_long_in_a_document(client: httpx2.AsyncClient, case: str) -> None:
+    response = await client.post("/graphql", json={"query": LONG_DOCUMENTS[case]})
+
+    assert_refused_in_short(response, "BAD_USER_INPUT", "QUERY_TOO_COMPLEX", "GRAPHQL_PARSE_FAILED")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        LONG,
+        "9" * 100_000,
+        [LONG],
+        {LONG: 1},
+        {LONG: LONG},
+        {f"{LONG[:20_000]}{n}": 1 for n in range(4)},
+        {"email": [LONG]},
+    ],
+    ids=["text", "digits", "list", "key", "key and text", "keys", "inside"],
+)
+@pytest.mark.parametrize("type_", ["Int", "ID", "DateTime", "Boolean", "PhoneNumber", "SubjectInput"])
+async def test_no_error_repeats_what_is_long_in_a_variable(
+    client: httpx2.AsyncClient, type_: str, value: object
+) -> None:
+    use = PLACES.get(type_, "{ explain(from: NUMBER, to: {contactId: 1}) { connected } }").replace("NUMBER", "$value")
+    response = await client.post(
+        "/graphql", json={"query": f"query ($value: {type_}!) {use}", "variables": {"value": value}}
+    )
+
+    assert_refused_in_short(response, "BAD_USER_INPUT")
+
+
+async def test_a_wrong_value_has_one_code_written_or_as_a_variable(client: httpx2.AsyncClient) -> None:
+    written = await client.post("/graphql", json={"query": "{ contacts(first: true) { edges { cursor } } }"})
+    query = "query ($first: Int!) { contacts(first: $first) { edges { cursor } } }"
+    variable = await client.post("/graphql", json={"query": query, "variables": {"first": True}})
+
+    for response in (written, variable):
+        assert [error["extensions"]["code"] for error in response.json()["errors"]] == ["BAD_USER_INPUT"]
 
 
 IDENTIFY = 'mutation { identify(email: "a@x.io") { outcome } }'

@@ -30,7 +30,7 @@ from identity_graphql.errors import ConfigurationError
 from identity_graphql.services.identify import IdentityService
 from identity_graphql.settings import Settings
 from tests.support.databases import Database, Databases
-from tests.support.program import address, identify, refused, run, served
+from tests.support.program import address, environment, identify, refused, run, served
 from tests.support.serving import ROOT, settings_for
 
 # --- the words ---
@@ -230,6 +230,52 @@ def test_bad_settings_of_the_environment_and_of_the_env_file_are_named_without_t
     assert [line.split(":")[0].strip() for line in said.splitlines()[1:]] == ["PORT", "POOL_SIZE", "LOG_LEVEL"]
     assert "https" not in said
     assert "loud" not in said
+
+
+def test_a_database_url_that_is_empty_is_no_sqlite_file(tmp_path: Path) -> None:
+    said = refused(run(tmp_path, "serve", DATABASE_URL=""))
+    assert said.splitlines()[1].startswith("  DATABASE_URL: is empty: a secret that is missing?")
+    (tmp_path / ".env").write_text("DATABASE_URL=\n")
+    assert "DATABASE_URL: is empty" in refused(run(tmp_path, "migrate"))
+    assert list(tmp_path.iterdir()) == [tmp_path / ".env"]
+    assert run(tmp_path, "migrate", DATABASE_URL="sqlite:///./mine.db").returncode == 0, "the environment goes before"
+
+
+def test_origins_that_match_nothing_end_serve_and_say_what_is_right(tmp_path: Path) -> None:
+    said = refused(run(tmp_path, "serve", CORS_ORIGINS="https://shop.example,https://crm.example/login"))
+    assert said.splitlines()[1].startswith("  CORS_ORIGINS: origin 2 goes on behind the host: an origin is a scheme")
+    assert "crm" not in said
+
+
+def test_a_name_that_looks_misspelt_is_warned_of_once_whatever_the_workers(
+    tmp_path: Path, postgresql: Database
+) -> None:
+    (tmp_path / ".env").write_text("DATABSE_URL=postgresql://ann:hush@db/x\nNODE_ENV=production\n")
+    with served(tmp_path, "--workers", "2", LOG_FORMAT="json", DATABASE_URL=postgresql.url, LOGLEVEL="DEBUG") as (
+        _,
+        lines,
+    ):
+        assert httpx2.get(f"{address(lines)}/live", timeout=20).status_code == 200
+        log = (tmp_path / "log").read_text()
+
+    entries = [json.loads(line) for line in log.splitlines()]
+    assert [(entry["name"], entry["hint"]) for entry in entries if entry["event"] == "settings.unknown"] == [
+        ("DATABSE_URL", "There is no such setting; is DATABASE_URL meant?"),
+        ("LOGLEVEL", "There is no such setting; is LOG_LEVEL meant?"),
+    ]
+    assert "hush" not in log
+
+
+def test_a_name_that_looks_misspelt_is_warned_of_under_another_server_too(tmp_path: Path) -> None:
+    """As `uvicorn --factory identity_graphql.app:create` starts it."""
+    (tmp_path / ".env").write_text("DATABSE_URL=postgresql://db/x\n")
+    program = [sys.executable, "-c", "from identity_graphql.app import create; create()"]
+    done = subprocess.run(
+        program, cwd=tmp_path, env=environment(LOG_FORMAT="json"), capture_output=True, text=True, check=True
+    )
+
+    (entry,) = [json.loads(line) for line in done.stderr.splitlines()]
+    assert (entry["event"], entry["name"]) == ("settings.unknown", "DATABSE_URL")
 
 
 def test_a_database_that_cannot_be_used_ends_serve_before_anything_is_announced(tmp_path: Path) -> None:

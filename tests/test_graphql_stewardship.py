@@ -280,6 +280,49 @@ async def test_what_a_steward_may_not_do_is_refused_with_a_code_and_changes_noth
     assert await sqlite.dump() == before
 
 
+VERBS = {
+    "mergeClusters": ("id: 1, otherId: 2", ["expectedVersion", "expectedOtherVersion"]),
+    "splitCluster": ("contactIds: [3]", ["expectedVersion"]),
+    "undo": ('event: "1"', ["expectedVersion"]),
+    "banLink": ("a: {contactId: 1}, b: {contactId: 2}", ["expectedVersion", "expectedOtherVersion"]),
+    "deleteContact": ("id: 1", ["expectedVersion"]),
+    "eraseCluster": ("id: 1", ["expectedVersion"]),
+    "eraseIdentifier": ('email: "a@x.io"', ["expectedVersion"]),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_verb_without_the_versions_says_that_only_a_dry_run_needs_none(
+    embedded: httpx2.AsyncClient, verb: str
+) -> None:
+    await identify(embedded, ("a@x.io", "111"), ("b@x.io", "222"), ("c@x.io", "111"))
+    arguments, needed = VERBS[verb]
+
+    (error,) = (await ask(embedded, f"mutation {{ {verb}({arguments}, {BY}) {{ dryRun }} }}"))["errors"]
+
+    assert error["extensions"]["code"] == "BAD_USER_INPUT"
+    assert [detail["path"] for detail in error["extensions"]["details"]] == needed
+    assert all(f"{name} is required unless dryRun is true" in error["message"] for name in needed)
+    tried = (await data(embedded, f"mutation {{ {verb}({arguments}, {BY}, dryRun: true) {DEED} }}"))[verb]
+    assert all(tried[name] is not None for name in needed)
+
+
+async def test_the_schema_says_of_every_verb_when_its_versions_are_required(embedded: httpx2.AsyncClient) -> None:
+    query = '{ __type(name: "Mutation") { fields { name args { name description type { kind } } } } }'
+    fields = (await data(embedded, query))["__type"]["fields"]
+    described = {
+        (field["name"], argument["name"]): (argument["description"], argument["type"]["kind"])
+        for field in fields
+        for argument in field["args"]
+        if argument["name"].startswith("expected")
+    }
+
+    assert VERBS.keys() | {"unbanLink", "restoreContact"} == {verb for verb, _ in described}
+    for (_, argument), (description, kind) in described.items():
+        assert kind == "SCALAR", "nullable: a dry run needs none"
+        assert ("Required unless `dryRun` is true" if argument == "expectedVersion" else "second") in description
+
+
 @pytest.mark.parametrize(
     ("query", "code"),
     [

@@ -31,7 +31,7 @@ from identity_graphql import __version__
 from tests.support.servers import free_port
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ("requirements.txt", "requirements-build.txt", "requirements-dev.txt")
+LOCKS = ("requirements.txt", "requirements-build.txt", "requirements-dev.txt", "tests/client/requirements.txt")
 
 
 @dataclass
@@ -286,7 +286,7 @@ def test_every_locked_package_has_its_hashes_and_no_address(lock: str) -> None:
 def test_what_the_program_needs_is_locked_and_the_tests_use_the_same_versions() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     needed = {re.split(r"[^\w-]", requirement)[0].lower() for requirement in project["project"]["dependencies"]}
-    run, made, dev = (
+    run, made, dev, _ = (
         dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / lock).read_text().lower(), re.MULTILINE)) for lock in LOCKS
     )
     assert needed <= set(run)

@@ -281,6 +281,58 @@ async def test_pages_of_the_named_origins_may_call(sqlite: Database) -> None:
     assert stranger.status_code == 400
 
 
+@pytest.mark.parametrize("path", ["/identify", "/graphql"])
+@pytest.mark.parametrize("origins", ["*", "HTTPS://Shop.Example:443/"])
+@pytest.mark.parametrize(
+    ("header", "allowed"),
+    [
+        ("authorization", True),
+        ("x-api-key", True),
+        ("content-type", True),
+        ("x-request-id", True),
+        ("authorization, content-type, x-api-key, x-request-id", True),
+        ("idempotency-key", False),  # every request may be repeated without
+        ("content-encoding", False),
+    ],
+)
+async def test_a_page_may_send_the_headers_that_are_understood(
+    sqlite: Database, path: str, origins: str, header: str, allowed: bool
+) -> None:
+    headers = {
+        "origin": "https://shop.example",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": header,
+    }
+    async with serving(sqlite.url, cors_origins=origins) as client:
+        asked = await client.options(path, headers=headers)
+
+    assert asked.status_code == (200 if allowed else 400)
+    listed = {name.strip().lower() for name in asked.headers["access-control-allow-headers"].split(",")}
+    assert (set(header.split(", ")) <= listed) == allowed
+
+
+async def test_a_page_can_read_every_header_that_is_answered_with(sqlite: Database) -> None:
+    readable = {"cache-control", "content-length", "content-type"}  # of those that a page can always read
+    for_others = {"connection", "date", "server", "transfer-encoding", "vary", "access-control-allow-origin"}
+    page = {"origin": "https://shop.example"}
+    async with serving(sqlite.url, cors_origins="https://shop.example") as client:
+        answers = [
+            await client.post("/identify", json={"email": "a@x.io", "phoneNumber": "0"}, headers=page),
+            await client.post("/identify", json={}, headers=page),
+            await client.put("/identify", headers=page),
+            await client.post("/identify", content=b"x" * 20_000, headers=JSON | page),
+            await client.put("/graphql", headers=page),
+            await client.post("/graphql", json={"query": "{ __typename }"}, headers=page),
+            *[await client.get(path, headers=page) for path in ("/", "/ready", "/live", "/openapi.json", "/nothing")],
+        ]
+
+    for answer in answers:
+        exposed = {name.strip().lower() for name in answer.headers["access-control-expose-headers"].split(",")}
+        sent = set(answer.headers) - for_others - {"access-control-expose-headers"}
+        assert sent <= readable | exposed, answer.url
+        assert "retry-after" in exposed, "of a 503"
+
+
 async def test_pages_of_all_origins_may_call_where_that_is_set(sqlite: Database) -> None:
     async with serving(sqlite.url, cors_origins="*") as client:
         asked = await preflight(client, "https://anybody.example")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import orjson
 from starlette.requests import ClientDisconnect
 
 Message = MutableMapping[str, Any]
@@ -13,6 +14,14 @@ Receive = Callable[[], Awaitable[Message]]
 
 class BodyTooLarge(Exception):
     """The body is, or says it is, larger than the limit."""
+
+
+class NotJSON(Exception):
+    """A text that cannot be read as JSON; ``too_large``: only because a number in it is beyond all that is read."""
+
+    def __init__(self, *, too_large: bool) -> None:
+        self.too_large = too_large
+        super().__init__("A number in the JSON is too large" if too_large else "This is not valid JSON")
 
 
 def limited(scope: MutableMapping[str, Any], receive: Receive, *, limit: int) -> Receive:
@@ -47,6 +56,14 @@ async def whole_body(scope: MutableMapping[str, Any], receive: Receive, *, limit
         parts.append(message.get("body", b""))
         if not message.get("more_body", False):
             return b"".join(parts)
+
+
+def json_value(text: bytes | str) -> object:
+    """What a JSON text says. Raises NotJSON, for lone surrogates as well."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise NotJSON(too_large="infinity" in error.msg) from None
 
 
 def media_type(scope: MutableMapping[str, Any]) -> bytes:

@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from identity_graphql import __version__
 from identity_graphql.api import rest
+from identity_graphql.domain.warnings import WarningCode
 
 REFERENCE = "#/components/schemas/{name}"
 JSON = "application/json"
 
+# By hand: it is read without a type. One object without alternatives, which generators of clients stumble over, so
+# that what no property can say is said in words.
+IDENTIFY_REQUEST = {
+    "title": "IdentifyRequest",
+    "description": "An email, a phone number, or both: at least one of them must say something. Left out, null, blank,"
+    " or a word such as `null` counts as not given. Other keys are ignored.",
+    "type": "object",
+    "properties": {
+        "email": {
+            "description": "An email.",
+            "type": ["string", "null"],
+            "examples": ["mcfly@hillvalley.edu"],
+        },
+        "phoneNumber": {
+            "description": "A phone number, as text or as a whole number.",
+            "type": ["string", "integer", "null"],
+            "minimum": 0,
+            "maximum": 2**53 - 1,
+            "examples": ["123456"],
+        },
+    },
+}
+# What "Try it out" sends; any of them is answered with 200.
+EXAMPLES = {
+    "both": {
+        "summary": "An email and a phone number",
+        "value": {"email": "mcfly@hillvalley.edu", "phoneNumber": "123456"},
+    },
+    "email": {"summary": "An email alone", "value": {"email": "mcfly@hillvalley.edu"}},
+    "phoneNumber": {"summary": "A phone number alone", "value": {"phoneNumber": "123456"}},
+}
+
 
 def document(contract: rest.Contract) -> dict[str, Any]:
     """OpenAPI 3.1 for `POST /identify` under this contract, and for the health checks."""
-    types = [rest.IdentifyRequest, contract.answer, contract.health, rest.Live, rest.Ready, rest.ErrorAnswer]
+    types = [contract.answer, contract.health, rest.Live, rest.Ready, rest.ErrorAnswer]
     _, schemas = msgspec.json.schema_components(types, ref_template=REFERENCE)
-    # What no type can say: one of the two must be there, and say something.
-    schemas[rest.IdentifyRequest.__name__]["anyOf"] = [
-        {"required": [name], "properties": {name: {"not": {"enum": [None, ""]}}}} for name in ("email", "phoneNumber")
-    ]
     return {
         "openapi": "3.1.0",
         "info": {
@@ -36,27 +66,28 @@ def document(contract: rest.Contract) -> dict[str, Any]:
             "/live": {"get": _check("live", "Is the process alive?", rest.Live)},
             "/ready": {"get": _check("ready", "Can it serve: is the database there and migrated?", rest.Ready, 503)},
         },
-        "components": {"schemas": schemas},
+        "components": {"schemas": {"IdentifyRequest": IDENTIFY_REQUEST, **schemas}},
     }
 
 
 def _identify(contract: rest.Contract) -> dict[str, Any]:
-    answered = _answer("The customer's whole cluster, as it is now.", contract.answer)
-    answered["headers"] = {
-        "X-Identity-Warnings": {
-            "description": "Values that were given but count as absent, such as `phoneNumber=IGNORED_VALUE`.",
-            "schema": {"type": "string"},
-        }
-    }
+    codes = " ".join(f"`{code}`: {code.description}" for code in WarningCode)
+    warnings = _header(
+        "What its sender should know: `field=CODE`, separated by commas; the field `root` is the request as a whole."
+        f" {codes}"
+    )
+    request = {"schema": {"$ref": REFERENCE.format(name="IdentifyRequest")}, "examples": EXAMPLES}
     return {
         "operationId": "identify",
         "summary": "Link an email, a phone number, or both to their customer.",
         "description": "Repeating a request is safe and changes nothing.",
-        "requestBody": {"required": True, "content": {JSON: {"schema": _reference(rest.IdentifyRequest)}}},
+        "requestBody": {"required": True, "content": {JSON: request}},
         "responses": {
-            "200": answered,
+            "200": _answer(
+                "The customer's whole cluster, as it is now.", contract.answer, {"X-Identity-Warnings": warnings}
+            ),
             "400": _answer("The input cannot be accepted; nothing was changed.", rest.ErrorAnswer),
-            "413": _answer("The body is larger than 16 KiB.", rest.ErrorAnswer),
+            "413": _answer(f"The body is larger than {rest.LARGEST_BODY // 1024} KiB.", rest.ErrorAnswer),
             "415": _answer("The body is not JSON.", rest.ErrorAnswer),
             "500": _answer("A fault of the program; the log has it under the `X-Request-Id`.", rest.ErrorAnswer),
             **_busy(),
@@ -70,14 +101,20 @@ def _check(name: str, summary: str, answer: type, *errors: int) -> dict[str, Any
 
 
 def _busy() -> dict[str, Any]:
-    answer = _answer("Busy, or the database is away; try again. Nothing is half-written.", rest.ErrorAnswer)
-    answer["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "string"}}}
-    return {"503": answer}
+    description = "Busy, or the database is away; try again. Nothing is half-written."
+    return {"503": _answer(description, rest.ErrorAnswer, {"Retry-After": _header("Seconds.")})}
 
 
-def _answer(description: str, type_: type) -> dict[str, Any]:
-    return {"description": description, "content": {JSON: {"schema": _reference(type_)}}}
+def _answer(description: str, type_: type, headers: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    return {
+        "description": description,
+        "headers": {
+            "X-Request-Id": _header("The request's, or one that was made for it; the log has it."),
+            **(headers or {}),
+        },
+        "content": {JSON: {"schema": {"$ref": REFERENCE.format(name=type_.__name__)}}},
+    }
 
 
-def _reference(type_: type) -> dict[str, str]:
-    return {"$ref": REFERENCE.format(name=type_.__name__)}
+def _header(description: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}}

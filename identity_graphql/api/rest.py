@@ -9,7 +9,6 @@ from http import HTTPStatus
 from typing import Annotated, Literal
 
 import msgspec
-import orjson
 from msgspec import Meta, Struct
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -17,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from identity_graphql.api.body import BodyTooLarge, media_type, whole_body
+from identity_graphql.api.body import BodyTooLarge, NotJSON, json_value, media_type, whole_body
 from identity_graphql.api.names import wire_names
 from identity_graphql.domain.contacts import Cluster
 from identity_graphql.errors import Busy, IdentityError, InvalidInput, Problem, Unexpected
@@ -31,13 +30,6 @@ RETRY_AFTER = "1"  # seconds
 PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 Ids = list[int]
-
-
-class IdentifyRequest(Struct, omit_defaults=True):
-    """An email, a phone number, or both. Unknown keys are ignored."""
-
-    email: Annotated[str, Meta(examples=["mcfly@hillvalley.edu"])] | None = None
-    phoneNumber: Annotated[str, Meta(examples=["123456"])] | Annotated[int, Meta(ge=0, le=2**53 - 1)] | None = None
 
 
 class BitespeedContact(Struct):
@@ -176,19 +168,18 @@ class IdentifyEndpoint:
         decision = await self._service.identify(email=said.get("email"), phone_number=said.get("phoneNumber"))
         body = _encode(self._shape(decision.cluster))
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        if decision.withheld or decision.request.details.ignored:
-            warnings = [f"{warning.field}=IGNORED_VALUE" for warning in decision.request.details.ignored]
-            warnings += ["root=LINK_WITHHELD"] if decision.withheld else []
-            headers.append((b"x-identity-warnings", ", ".join(warnings).encode()))
+        if warnings := decision.warnings:
+            told = ", ".join(f"{warning.field or 'root'}={warning.code}" for warning in warnings)
+            headers.append((b"x-identity-warnings", told.encode()))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
 
 def _json_object(body: bytes) -> dict[str, object]:
     try:
-        value = orjson.loads(body.removeprefix(codecs.BOM_UTF8))
-    except orjson.JSONDecodeError:
-        raise InvalidInput(Problem("root", "The body is not valid JSON")) from None
+        value = json_value(body.removeprefix(codecs.BOM_UTF8))
+    except NotJSON as error:
+        raise InvalidInput(Problem("root", str(error))) from None
     if not isinstance(value, dict):
         raise InvalidInput(Problem("root", "The body must be a JSON object"))
     return value
@@ -223,7 +214,8 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 
 
 async def on_too_large(request: Request, error: Exception) -> Response:
-    return error_response(413, f"The body may have at most {LARGEST_BODY} bytes.")
+    message = f"The body may have at most {LARGEST_BODY:,} bytes: send an email and a phone number, and nothing else."
+    return error_response(413, message)
 
 
 async def on_identity_error(request: Request, error: Exception) -> Response:

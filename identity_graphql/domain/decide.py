@@ -220,14 +220,12 @@ def expected_versions(state: State, command: Command, subject: int, other: int |
         (command.expected_version, expected, "expected_version"),
         (command.expected_other_version, expected_other, "expected_other_version"),
     )
+    missing = [name for seen, now, name in given if seen is None and now is not None]
+    if missing and not command.dry_run:
+        text = "is required unless dry_run is true: the version of the cluster as you saw it, which a dry run tells."
+        raise InvalidInput(*(Problem(name, f"{name} {text}") for name in missing))
     for seen, now, name in given:
-        if now is None:
-            continue
-        if seen is None and not command.dry_run:
-            raise InvalidInput(
-                Problem(name, f"{name} is needed: the version of the cluster as you saw it. A dry run tells it.")
-            )
-        if seen is not None and seen != now:
+        if seen is not None and now is not None and seen != now:
             raise Refused(f"The cluster has changed: {name} is {seen}, its version is {now}. Look again.")
     return expected, expected_other
 

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from identity_graphql.domain.contacts import PROVISIONAL, Cluster, Contact
 from identity_graphql.domain.events import Demotion, IdentifyEvent, Outcome
 from identity_graphql.domain.identifiers import Details, Identifier, IdentifierKind, identifiers
+from identity_graphql.domain.warnings import Warning, WarningCode
 
 TICK = timedelta(microseconds=1)
 
@@ -80,6 +81,18 @@ class Decision(Struct, frozen=True):
     event: IdentifyEvent | None = None
     withheld: bool = False
     """a ban forbids the link: the cluster is the email's"""
+
+    @property
+    def warnings(self) -> tuple[Warning, ...]:
+        """What its sender should know."""
+        ignored = self.request.details.ignored
+        if not (ignored or self.withheld):
+            return ()
+        warnings = [Warning(WarningCode.IGNORED_VALUE, value.field, value.message) for value in ignored]
+        if self.withheld:
+            message = "A ban keeps this email and this phone number apart; the email's cluster is answered."
+            warnings.append(Warning(WarningCode.LINK_WITHHELD, None, message))
+        return tuple(warnings)
 
     def renumbered(self, ids: Mapping[int, int], seq: int) -> Self:
         """The same decision after the database gave out the real ids, and its event's number if it has an event."""

@@ -1,6 +1,6 @@
-"""Sentences for people: what an event did, why two nodes are one customer, what a warning means.
+"""Sentences for people: what an event did, why two nodes are one customer.
 
-Those about events and warnings name contacts and events by their numbers, never by values.
+Those about events name contacts and events by their numbers, never by values.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from identity_graphql.domain.verbs import (
     UnbanLink,
     Verb,
 )
-
-LINK_WITHHELD = "A ban keeps this email and this phone number apart; the email's cluster is answered."
 
 
 def summary(event: Event) -> str:

@@ -80,7 +80,9 @@ class IdentityService:
     async def identify_many(self, items: Sequence[tuple[object, object]]) -> list[Decision | IdentityError]:
         """`identify` for each (email, phone number), in order, in one batch. An item that fails does so alone."""
         if not 1 <= len(items) <= LARGEST_BATCH:
-            raise InvalidInput(Problem("items", f"Between 1 and {LARGEST_BATCH:,} items can be identified at once."))
+            raise InvalidInput(
+                Problem("items", f"items must be 1 to {LARGEST_BATCH:,}; send what is more in several requests.")
+            )
         results: dict[int, Decision | IdentityError] = {}
         requests: dict[int, Request] = {}
         for position, (email, phone_number) in enumerate(items):

@@ -12,7 +12,7 @@ from identity_graphql.domain.contacts import PROVISIONAL
 from identity_graphql.errors import InvalidInput, Problem
 
 Node = TypeVar("Node")
-First = Annotated[int, strawberry.argument(description="How many at most: 1 to 100.")]
+First = Annotated[int, strawberry.argument(description="How many at most: 1 to 100; `after` asks for what follows.")]
 After = Annotated[
     str | None, strawberry.argument(description="The `endCursor` of the page before; left out for the first page.")
 ]
@@ -23,7 +23,9 @@ LARGEST_PAGE = 100
 def page_size(first: int) -> int:
     """``first``, if it is one of 1..100."""
     if not 1 <= first <= LARGEST_PAGE:
-        raise InvalidInput(Problem("first", f"first must be between 1 and {LARGEST_PAGE}"))
+        raise InvalidInput(
+            Problem("first", f"first must be between 1 and {LARGEST_PAGE}; `after` asks for what follows")
+        )
     return first
 
 

@@ -10,6 +10,8 @@ from identity_graphql.api.names import wire_names
 from identity_graphql.errors import Gone, IdentityError, InvalidInput, Unexpected
 from identity_graphql.observability import describe, log, request_id
 
+LONGEST_MESSAGE = 300  # characters
+
 
 def coded(errors: Sequence[GraphQLError]) -> list[GraphQLError]:
     """The errors of one operation, with codes. What the program did not raise on purpose is masked and logged,
@@ -44,14 +46,19 @@ def _origin(error: GraphQLError) -> Exception | None:
 def _coded(error: GraphQLError, origin: Exception | None) -> GraphQLError:
     if isinstance(origin, IdentityError):
         return _replaced(error, wire_names(origin.message), _extensions(origin))
-    if error.extensions and "code" in error.extensions:
-        return error
     if isinstance(error, GraphQLSyntaxError):
         code = "GRAPHQL_PARSE_FAILED"
     else:
         # What the library says of the document is the caller's to read; of the variables too.
         code = "BAD_USER_INPUT" if origin is not None or error.path else "GRAPHQL_VALIDATION_FAILED"
-    return _replaced(error, error.message, {**(error.extensions or {}), "code": code})
+    return _replaced(error, _shortened(error.message), {"code": code, **(error.extensions or {})})
+
+
+def _shortened(message: str) -> str:
+    """The message of the library, which may quote what the caller sent, whatever its length."""
+    if len(message) <= LONGEST_MESSAGE:
+        return message
+    return f"{message[: LONGEST_MESSAGE - 100]} … {message[-90:]}"
 
 
 def _extensions(error: IdentityError) -> dict[str, object]:

@@ -13,22 +13,17 @@ from identity_graphql.api.graphql.errors import field_of
 from identity_graphql.api.graphql.history import Event, Outcome
 from identity_graphql.api.graphql.scalars import PhoneNumber
 from identity_graphql.api.names import wire_names
-from identity_graphql.domain import sentences
+from identity_graphql.domain import warnings as domain
 from identity_graphql.domain.contacts import PROVISIONAL
-from identity_graphql.domain.identifiers import Ignored
 from identity_graphql.domain.reconcile import Decision
+from identity_graphql.domain.warnings import WarningCode as Code
 from identity_graphql.errors import IdentityError
 
 
 @strawberry.enum(description="What a warning is about.")
 class WarningCode(Enum):
-    IGNORED_VALUE = strawberry.enum_value(
-        "IGNORED_VALUE", description="A value that says nothing, such as `null` as a text, counted as not given."
-    )
-    LINK_WITHHELD = strawberry.enum_value(
-        "LINK_WITHHELD",
-        description="A ban keeps the email and the phone number apart; the email's cluster is answered.",
-    )
+    IGNORED_VALUE = strawberry.enum_value("IGNORED_VALUE", description=Code.IGNORED_VALUE.description)
+    LINK_WITHHELD = strawberry.enum_value("LINK_WITHHELD", description=Code.LINK_WITHHELD.description)
 
 
 @strawberry.type(description="Something about the request that was settled, but that its sender should know.")
@@ -38,16 +33,8 @@ class Warning:
     message: str = strawberry.field(description="For people.")
 
     @classmethod
-    def from_domain(cls, ignored: Ignored) -> Warning:
-        return cls(code=WarningCode.IGNORED_VALUE, field=ignored.field, message=ignored.message)
-
-    @classmethod
-    def of(cls, decision: Decision) -> list[Warning]:
-        """All that the sender of a request should know."""
-        warnings = [cls.from_domain(ignored) for ignored in decision.request.details.ignored]
-        if decision.withheld:
-            warnings.append(cls(code=WarningCode.LINK_WITHHELD, field=None, message=sentences.LINK_WITHHELD))
-        return warnings
+    def from_domain(cls, warning: domain.Warning) -> Warning:
+        return cls(code=WarningCode[warning.code.name], field=warning.field, message=warning.message)
 
 
 @strawberry.type(description="Which customer it is, and what was learned.")
@@ -70,7 +57,7 @@ class IdentifyPayload:
             cluster=Cluster.from_domain(cluster, source),
             contact=Contact.from_domain(decision.contact, cluster, source) if decision.contact else None,
             demoted=[Contact.from_domain(contact, cluster, source) for contact in decision.demoted],
-            warnings=Warning.of(decision),
+            warnings=[Warning.from_domain(warning) for warning in decision.warnings],
             events=[Event.from_domain(decision.event)] if decision.event else [],
         )
 

@@ -1,4 +1,4 @@
-"""One validation rule that bounds what a document may ask for, in linear time.
+"""Bounds of what a document may hold and ask for, checked in linear time. Each says what to do instead.
 
 The usual limiters walk every spread of every fragment, so that a short document whose fragments spread each
 other twice costs seconds. Here each fragment is measured once; the totals are those of the full expansion.
@@ -9,7 +9,9 @@ a million answers to 60 characters. So list items are counted too, those of inne
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from graphql import (
     ASTValidationRule,
@@ -21,16 +23,25 @@ from graphql import (
     IntValueNode,
     OperationDefinitionNode,
     SelectionSetNode,
+    Token,
+    TokenKind,
 )
 from graphql.validation import ASTValidationContext
 
 from identity_graphql.api.graphql.connections import DEFAULT_PAGE, LARGEST_PAGE
+from identity_graphql.api.graphql.scalars import LONGEST_NUMBER
+from identity_graphql.errors import InvalidInput
+
+SEVERAL = "ask in several requests; `identifyMany` takes up to 1,000 customers at once"
+LONGEST_NAME = 255
+"""Characters. An alias comes back with every item of a list: 200 KB of it, a thousand times."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one operation may hold, fragments expanded."""
+    """How much a document may hold in tokens, and one operation of it, fragments expanded."""
 
+    tokens: int = 1000
     depth: int = 12
     fields: int = 500
     aliases: int = 30
@@ -126,24 +137,46 @@ def limits_rule(limits: Limits) -> type[ASTValidationRule]:
         def __init__(self, context: ASTValidationContext) -> None:
             super().__init__(context)
             operations = [d for d in context.document.definitions if isinstance(d, OperationDefinitionNode)]
-            self._check("operations", len(operations), limits.operations)
+            self._check("operations", len(operations), limits.operations, "send each in a document of its own")
             measure = _Measure(context.document)
             for operation in operations[: limits.operations]:
                 cost = measure.selections(operation.selection_set)
-                self._check("root fields", cost.here, limits.root_fields)
-                self._check("levels", cost.depth, limits.depth)
-                self._check("fields", cost.fields, limits.fields)
-                self._check("aliases", cost.aliases, limits.aliases)
-                self._check("directives", cost.directives + len(operation.directives or ()), limits.directives)
-                self._check("list items, those of lists inside lists multiplied", cost.items, limits.items)
-
-        def _check(self, what: str, number: int, limit: int) -> None:
-            if number > limit:
-                self.report_error(
-                    GraphQLError(
-                        f"The operation has too many {what}; the limit is {limit}.",
-                        extensions={"code": "QUERY_TOO_COMPLEX"},
-                    )
+                directives = cost.directives + len(operation.directives or ())
+                self._check("root fields", cost.here, limits.root_fields, SEVERAL)
+                self._check("levels", cost.depth, limits.depth, "ask for what is deeper in another request, by its id")
+                self._check("fields", cost.fields, limits.fields, "ask in several requests")
+                self._check("aliases", cost.aliases, limits.aliases, SEVERAL)
+                self._check("directives", directives, limits.directives, "leave out what is not wanted")
+                self._check(
+                    "list items, those of lists inside lists multiplied",
+                    cost.items,
+                    limits.items,
+                    "ask for smaller pages by `first`, or for the inner lists in other requests",
                 )
 
+        def _check(self, what: str, number: int, limit: int, advice: str) -> None:
+            if number > limit:
+                message = f"The document asks for too many {what}: the limit is {limit:,}; {advice}."
+                self.report_error(too_complex(message))
+
     return LimitsRule
+
+
+def too_complex(message: str, **place: Any) -> GraphQLError:
+    """The refusal of a document for its size; the message says what to do instead."""
+    return GraphQLError(message, extensions={"code": "QUERY_TOO_COMPLEX"}, **place)
+
+
+def overlong(document: DocumentNode) -> Iterator[GraphQLError]:
+    """The names and numbers that are too long to be read, or to be repeated in an answer."""
+    assert document.loc is not None
+    token: Token | None = document.loc.start_token
+    while token is not None:
+        place: dict[str, Any] = {"source": document.loc.source, "positions": [token.start]}
+        length = len(token.value or "")
+        if token.kind is TokenKind.NAME and length > LONGEST_NAME:
+            yield too_complex(f"A name may have at most {LONGEST_NAME} characters; use a shorter one.", **place)
+        elif token.kind in (TokenKind.INT, TokenKind.FLOAT) and length > LONGEST_NUMBER:
+            message = f"A number may have at most {LONGEST_NUMBER} characters."
+            yield GraphQLError(message, extensions={"code": InvalidInput.code}, **place)
+        token = token.next

@@ -5,30 +5,49 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from inspect import isawaitable
+from itertools import islice
 from typing import Any
 
 import graphql
 import strawberry
-from graphql import DocumentNode, ExecutionResult, GraphQLError, OperationDefinitionNode, OperationType
+from graphql import (
+    DocumentNode,
+    ExecutionResult,
+    GraphQLError,
+    GraphQLSyntaxError,
+    OperationDefinitionNode,
+    OperationType,
+    ValuesOfCorrectTypeRule,
+)
 from msgspec import Struct
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from identity_graphql.api.graphql.context import Context
-from identity_graphql.api.graphql.limits import Limits, limits_rule
+from identity_graphql.api.graphql.limits import Limits, limits_rule, overlong, too_complex
+from identity_graphql.errors import InvalidInput
 
-MOST_TOKENS = 1000
+LIMITS = Limits()
 MOST_DOCUMENTS = 512
 LARGEST_CACHED = 20_000  # characters
 MOST_ERRORS = 5
 
+
+class ValuesRule(ValuesOfCorrectTypeRule):
+    """What is wrong with a value is told by the same code, whether it is written into the document or a variable."""
+
+    def report_error(self, error: GraphQLError) -> None:
+        error.extensions = {"code": InvalidInput.code, **(error.extensions or {})}
+        super().report_error(error)
+
+
 # Made once: a rule class per request would be a new one each time, and no cache would know it again.
 _RULES = (
-    *graphql.specified_rules,
+    *(ValuesRule if rule is ValuesOfCorrectTypeRule else rule for rule in graphql.specified_rules),
     # Strawberry adds these two itself where it validates.
     MaybeNullValidationRule,
     OneOfInputValidationRule,
-    limits_rule(Limits()),
+    limits_rule(LIMITS),
 )
 
 
@@ -89,9 +108,11 @@ class Operations:
 
     def _read(self, query: str) -> DocumentNode:
         try:
-            document = graphql.parse(query, max_tokens=MOST_TOKENS)
-        except GraphQLError as error:
-            raise NotRun(error) from None
+            document = graphql.parse(query, max_tokens=LIMITS.tokens)
+        except GraphQLSyntaxError as error:
+            raise NotRun(_beyond_limits(error) if error.message.endswith("Parsing aborted.") else error) from None
+        if errors := list(islice(overlong(document), MOST_ERRORS)):
+            raise NotRun(*errors)
         if not any(isinstance(definition, OperationDefinitionNode) for definition in document.definitions):
             raise NotRun(_bad("The document has no operation."))
         if errors := graphql.validate(self._schema, document, _RULES, max_errors=MOST_ERRORS):
@@ -101,6 +122,15 @@ class Operations:
             if len(self._known) > MOST_DOCUMENTS:
                 self._known.popitem(last=False)
         return document
+
+
+def _beyond_limits(error: GraphQLSyntaxError) -> GraphQLError:
+    """What the parser aborts for is the number of tokens, or of levels."""
+    what = f"has more than {LIMITS.tokens:,} tokens, which are names, values and punctuation marks"
+    if "nested too deeply" in error.message:
+        what = "is nested too deeply"
+    advice = "give values as variables, such as the items of `identifyMany`, or ask in several requests"
+    return too_complex(f"The document {what}: {advice}.", source=error.source, positions=error.positions)
 
 
 def _bad(message: str) -> GraphQLError:

@@ -16,8 +16,7 @@ T = TypeVar("T")
 
 PhoneNumber = NewType("PhoneNumber", object)
 
-LARGEST_INT_LITERAL = 20  # digits
-LONGEST_ID = 1000  # digits; far above any id, and below what Python refuses to read
+LONGEST_NUMBER = 100  # characters; far above any id, and below what Python refuses to read
 
 
 def _phone_number(value: object) -> object:
@@ -33,7 +32,7 @@ def _phone_number(value: object) -> object:
 def _phone_number_literal(node: ValueNode, variables: dict[str, Any] | None = None) -> object:
     if isinstance(node, StringValueNode):
         return node.value
-    if isinstance(node, IntValueNode) and len(node.value) <= LARGEST_INT_LITERAL:
+    if isinstance(node, IntValueNode):
         return int(node.value)
     if isinstance(node, BooleanValueNode):
         return node.value
@@ -101,7 +100,7 @@ def given(value: T | None) -> T | None:
 def number_of(text: str, field: str = "id") -> int:
     """An `ID` as a number. One that cannot be a number is refused."""
     digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= LONGEST_ID):
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= LONGEST_NUMBER):
         raise InvalidInput(Problem(field, f"{field} must be a number"))
     return int(text)
 

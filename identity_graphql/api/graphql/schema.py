@@ -40,7 +40,13 @@ from identity_graphql.api.graphql.stewardship import (
 from identity_graphql.errors import InvalidInput, Problem
 
 End = Annotated[SubjectInput, strawberry.argument(description="A contact or an identifier.")]
-Items = Annotated[list[IdentifyInput], strawberry.argument(description="1 to 1,000 of them.")]
+Items = Annotated[
+    list[IdentifyInput],
+    strawberry.argument(
+        description="1 to 1,000 of them. Give them as a variable: a document may have 1,000 tokens (names, values and"
+        " punctuation marks), which has room for about 100 items."
+    ),
+]
 
 
 @strawberry.type(description="What is known. Queries never write.")

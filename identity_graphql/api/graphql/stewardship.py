@@ -25,12 +25,16 @@ Reason = Annotated[str, strawberry.argument(description="Why. The log keeps it."
 ExpectedVersion = Annotated[
     int | None,
     strawberry.argument(
-        description="The version of the cluster as you saw it; if it has another by now, nothing is done (CONFLICT)."
-        " A dry run needs none, and tells it."
+        description="Required unless `dryRun` is true: the version of the cluster as you saw it, which a dry run tells."
+        " If the cluster has another by now, nothing is done (CONFLICT)."
     ),
 ]
 ExpectedOtherVersion = Annotated[
-    int | None, strawberry.argument(description="The same for the cluster that is named second.")
+    int | None,
+    strawberry.argument(
+        description="The same for the cluster that is named second. Not needed where a dry run tells null: there is"
+        " no second cluster then."
+    ),
 ]
 DryRun = Annotated[bool, strawberry.argument(description="Answer what would change, and change nothing.")]
 

@@ -15,12 +15,12 @@ from starlette.websockets import WebSocket
 from strawberry import Schema
 from strawberry.http.ides import get_graphql_ide_html
 
-from identity_graphql.api.body import BodyTooLarge, media_type, whole_body
+from identity_graphql.api.body import BodyTooLarge, NotJSON, json_value, media_type, whole_body
 from identity_graphql.api.graphql.context import Context
 from identity_graphql.api.graphql.errors import coded
 from identity_graphql.api.graphql.negotiation import GRAPHQL_RESPONSE, JSON, media_type_for
 from identity_graphql.api.graphql.operations import NotRun, Operations
-from identity_graphql.errors import Unexpected
+from identity_graphql.errors import InvalidInput, Unexpected
 
 LARGEST_BODY = 256 * 1024
 
@@ -33,8 +33,8 @@ Answer = dict[str, Any]
 class Refused(Exception):
     """HTTP's own refusal: nothing was run. ``allow``: the methods that would do."""
 
-    def __init__(self, status: int, message: str, *, allow: str | None = None) -> None:
-        self.status, self.message, self.allow = status, message, allow
+    def __init__(self, status: int, message: str, *, allow: str | None = None, code: str = "BAD_REQUEST") -> None:
+        self.status, self.message, self.allow, self.code = status, message, allow, code
 
 
 class Parameters(Struct, frozen=True):
@@ -68,7 +68,7 @@ class GraphQLEndpoint:
             if kind == GRAPHQL_RESPONSE:
                 status = _status(answer)
         except Refused as refusal:
-            answer, status = _errors(refusal.message), refusal.status
+            answer, status = _refusal(refusal), refusal.status
             if refusal.allow:
                 headers = [(b"allow", refusal.allow.encode())]
         body = orjson.dumps(answer)
@@ -116,9 +116,11 @@ async def _parameters(scope: Scope, receive: Receive, *, acceptable: bool) -> Pa
     try:
         given = await _posted(scope, receive) if method == "POST" else _linked(scope)
     except BodyTooLarge:
-        raise Refused(413, f"The body may have at most {LARGEST_BODY} bytes.") from None
-    except orjson.JSONDecodeError:
-        raise Refused(400, "This is not valid JSON.") from None
+        message = f"The body may have at most {LARGEST_BODY:,} bytes: send what is more in several requests."
+        raise Refused(413, message) from None
+    except NotJSON as error:
+        code = InvalidInput.code if error.too_large else "BAD_REQUEST"
+        raise Refused(400, f"{error}.", code=code) from None
     if not isinstance(given, dict):
         raise Refused(400, "The body must be a JSON object.")
     query, variables, name, extensions = map(given.get, ("query", "variables", "operationName", "extensions"))
@@ -134,14 +136,13 @@ async def _parameters(scope: Scope, receive: Receive, *, acceptable: bool) -> Pa
 
 
 async def _posted(scope: Scope, receive: Receive) -> object:
-    # unlike the standard library, orjson refuses lone surrogates
-    return orjson.loads(await whole_body(scope, receive, limit=LARGEST_BODY))
+    return json_value(await whole_body(scope, receive, limit=LARGEST_BODY))
 
 
 def _linked(scope: Scope) -> object:
     """What stands in the query string, where the two objects are JSON."""
     given: dict[str, Any] = dict(QueryParams(scope["query_string"]))
-    return given | {name: orjson.loads(given[name]) for name in ("variables", "extensions") if given.get(name)}
+    return given | {name: json_value(given[name]) for name in ("variables", "extensions") if given.get(name)}
 
 
 def _status(answer: Answer) -> int:
@@ -151,5 +152,5 @@ def _status(answer: Answer) -> int:
     return 500 if any(error["extensions"]["code"] == Unexpected.code for error in answer["errors"]) else 400
 
 
-def _errors(message: str) -> Answer:
-    return {"errors": [{"message": message, "extensions": {"code": "BAD_REQUEST"}}]}
+def _refusal(refused: Refused) -> Answer:
+    return {"errors": [{"message": refused.message, "extensions": {"code": refused.code}}]}
