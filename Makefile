@@ -7,10 +7,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run setup check format lint types test audit bench schema migration lock FORCE
+.PHONY: help run setup check format lint types test test-long audit bench schema migration lock FORCE
 
 help: ## list these words
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'PYTHON=python3.13 chooses the Python that .venv is made with.'
 
@@ -32,8 +32,14 @@ format: .venv/dev.stamp ## format the code
 lint: .venv/dev.stamp ## lint the code, mending what can be mended
 	$(BIN)/python -m ruff check --fix .
 
+# Every core runs tests, with database servers of its own.
+PYTEST = $(BIN)/python -m pytest -n auto --dist worksteal
+
 test: .venv/dev.stamp ## run all tests on every database; one file or test: make test ARGS='tests/test_cli.py -k help'
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
+
+test-long: .venv/dev.stamp ## run what takes minutes, and the random tests with many more examples
+	TEST_LONG=1 $(PYTEST) -m 'long or deep' $(ARGS)
 
 audit: .venv/dev.stamp ## audit the running program's GraphQL over HTTP (needs Node.js and npm)
 	@$(BIN)/python -m tests.audit
