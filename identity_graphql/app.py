@@ -25,6 +25,7 @@ from identity_graphql.graphql.context import Context
 from identity_graphql.graphql.schema import build_schema
 from identity_graphql.graphql.view import GraphQLEndpoint
 from identity_graphql.observability import RequestId, configure, log
+from identity_graphql.parent_watch import stop_with_parent
 from identity_graphql.service import IdentityService
 from identity_graphql.settings import Settings
 from identity_graphql.steward import Steward
@@ -134,12 +135,9 @@ def create_app(settings: Settings) -> Starlette:
             )
         )
     middleware.append(Middleware(rest.Faults))  # inside CORS, so that a page of another origin can read the 500 too
+    graphql = GraphQLEndpoint(build_schema(), partial(Context, service, steward, archive))
     app = Starlette(
-        routes=[
-            *rest.routes(service, contract),
-            *pages.routes(contract),
-            Route("/graphql", GraphQLEndpoint(build_schema(), partial(Context, service, steward, archive))),
-        ],
+        routes=_with_a_slash(*rest.routes(service, contract), *pages.routes(contract), Route("/graphql", graphql)),
         middleware=middleware,
         exception_handlers=rest.EXCEPTION_HANDLERS,
         lifespan=lifespan,
@@ -147,6 +145,12 @@ def create_app(settings: Settings) -> Starlette:
     app.router.redirect_slashes = False  # a redirect would be made of the Host header, whoever wrote it
     app.state.draining = False
     return app
+
+
+def _with_a_slash(*routes: Route) -> list[Route]:
+    """These routes, each with a slash at the end of its path, too."""
+    slashed = [Route(f"{route.path}/", route.endpoint, methods=route.methods) for route in routes if route.path != "/"]
+    return [*routes, *slashed]
 
 
 @contextmanager
@@ -180,6 +184,7 @@ def create() -> Starlette:
     """
     settings = Settings.load()
     configure(level=settings.log_level, form=settings.log_format)
+    stop_with_parent()
     app = create_app(settings)
     _keep_what_is_loaded()
     return app

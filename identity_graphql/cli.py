@@ -29,6 +29,7 @@ from identity_graphql.app import verify as verify_database
 from identity_graphql.domain.verify import Difference
 from identity_graphql.errors import ConfigurationError, IdentityError
 from identity_graphql.graphql.schema import build_schema
+from identity_graphql.http_protocol import http_protocol
 from identity_graphql.observability import configure, describe, log
 from identity_graphql.settings import Settings
 from identity_graphql.storage.address import Backend
@@ -371,7 +372,7 @@ def _server_config(settings: Settings, *, reload: bool, workers: int) -> uvicorn
         workers=workers,
         reload=reload,
         reload_dirs=[str(Path(__file__).parent)] if reload else None,
-        http="httptools",
+        http=http_protocol(settings),
         ws="none",  # there are no subscriptions
         access_log=False,  # it would log query strings; the program logs its own line
         log_config={
@@ -382,7 +383,6 @@ def _server_config(settings: Settings, *, reload: bool, workers: int) -> uvicorn
         },
         server_header=False,
         proxy_headers=False,  # nothing here asks where a request came from
-        timeout_keep_alive=75,
         timeout_graceful_shutdown=GRACE,
     )
 

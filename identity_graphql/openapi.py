@@ -29,6 +29,7 @@ def document(contract: rest.Contract) -> dict[str, Any]:
             "with everything known about them. GraphQL is at `/graphql`.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
+        "servers": [{"url": "."}],  # the folder of this document: right below any path of a proxy
         "paths": {
             "/identify": {"post": _identify(contract)},
             "/health": {"get": _check("health", "Is the process up? Never asks the database.", contract.health)},
@@ -56,7 +57,7 @@ def _identify(contract: rest.Contract) -> dict[str, Any]:
             "200": answered,
             "400": _answer("The input cannot be accepted; nothing was changed.", rest.ErrorAnswer),
             "413": _answer("The body is larger than 16 KiB.", rest.ErrorAnswer),
-            "415": _answer("The body is not JSON.", rest.ErrorAnswer),
+            "415": _answer("The body is not JSON, or is compressed.", rest.ErrorAnswer),
             "500": _answer("A fault of the program; the log has it under the `X-Request-Id`.", rest.ErrorAnswer),
             **_busy(),
         },
