@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import httptools
 from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from identity_graphql import rest
@@ -34,7 +34,7 @@ from identity_graphql.settings import Settings
 PIPELINED = 256
 """Requests of one connection that wait for their turn at most. It is closed behind them: the client sends the others
 again (RFC 9112, 9.3.2)."""
-LINGER = 2.0
+LINGER = 1.0
 """Seconds that a client that was refused may go on sending, so that it comes to read why."""
 LAST_CALL = 1.0
 """Seconds that a request that has begun to come gets for the rest of it when the server stops."""
@@ -144,6 +144,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._surplus = False  # whether there are too many connections with this one
         self._deaf = False  # whether what still comes is thrown away
         self._stopping = False
+        self._served: RequestResponseCycle | None = None  # the request that is being answered, or was last
         self._declined: bytes | None = None  # the head of a request that offers another protocol, without the offer
 
     # What happens to the connection
@@ -157,6 +158,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self._served is not None:  # else an answer to an earlier one of several requests would be written to nobody
+            self._served.disconnected = True
         if not self._surplus:
             self._others.admitted -= 1
 
@@ -284,6 +287,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._wait_for(Phase.IDLE, self._bounds.keep_alive_timeout)
         if self.phase in (Phase.HEAD, Phase.BODY):
             self._restart()  # of a request that was not read meanwhile
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._served = cycle
+        super()._start_asgi_task(cycle, app)
 
     # The end of a connection
 

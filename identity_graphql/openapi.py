@@ -56,8 +56,10 @@ def _identify(contract: rest.Contract) -> dict[str, Any]:
         "responses": {
             "200": answered,
             "400": _answer("The input cannot be accepted; nothing was changed.", rest.ErrorAnswer),
+            "408": _answer("The request took too long to come.", rest.ErrorAnswer),
             "413": _answer("The body is larger than 16 KiB.", rest.ErrorAnswer),
             "415": _answer("The body is not JSON, or is compressed.", rest.ErrorAnswer),
+            "431": _answer("The headers are too many or too large.", rest.ErrorAnswer),
             "500": _answer("A fault of the program; the log has it under the `X-Request-Id`.", rest.ErrorAnswer),
             **_busy(),
         },

@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     max_connections: int = Field(
         10_000,
         ge=1,
-        description="Connections of clients at once, per process. Those beyond get 503.",
+        description="Connections of clients at once, per process; those beyond get 503.",
     )
     max_header_bytes: int = Field(
         32 * 1024,
@@ -89,10 +89,14 @@ class Settings(BaseSettings):
         10.0, gt=0, description="Seconds from the first byte of a request to the end of its headers; then 408."
     )
     body_timeout: float = Field(
-        20.0, gt=0, description="Seconds for the body of a request to come, or for an answer to be taken; then 408."
+        20.0,
+        gt=0,
+        description="Seconds for the body of a request to come; then 408. As long for an answer to be taken.",
     )
     keep_alive_timeout: float = Field(
-        75.0, gt=0, description="Seconds that a connection may stay open without a request; longer than a proxy's."
+        75.0,
+        gt=0,
+        description="Seconds that a connection may be open without a request: more than in a proxy before it.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="The least that is logged.")
     log_format: Literal["auto", "console", "json"] = Field(

@@ -9,11 +9,12 @@ import re
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,12 +184,14 @@ async def test_an_answer_that_is_not_taken_does_not_keep_the_connection(sqlite: 
             client.setblocking(False)
             loop = asyncio.get_running_loop()
             await loop.sock_connect(client, (server.http.base_url.host, server.http.base_url.port))
-            asked = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+
+            async def ask_without_end() -> None:
+                while True:
+                    await loop.sock_sendall(client, b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+                    await asyncio.sleep(0.001)
+
             with pytest.raises(ConnectionError):
-                async with asyncio.timeout(10):
-                    while True:
-                        await loop.sock_sendall(client, asked)
-                        await asyncio.sleep(0.001)
+                await asyncio.wait_for(ask_without_end(), 10)
 
 
 # --- how much it may be ---
@@ -310,20 +313,30 @@ async def test_a_client_that_sends_no_more_gets_its_answers(sqlite: Database, sl
         assert await client.is_closed()
 
 
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("requests", [1, 3])
 async def test_a_client_that_goes_away_while_it_is_answered_is_no_fault(
-    sqlite: Database, slow: asyncio.Event, logs: list[Any]
+    sqlite: Database,
+    slow: asyncio.Event,
+    logs: list[Any],
+    capfd: pytest.CaptureFixture[str],
+    reset: bool,
+    requests: int,
 ) -> None:
     async with bounded(sqlite) as server:
-        for parts in (WHOLE, WHOLE * 3):
-            client = await server.connect()
-            await client.send(parts)
-            await server.http.get("/live")
-            client.writer.transport.abort()
-            await server.http.get("/live")
+        client = await server.connect()
+        await client.send(WHOLE * requests)
+        await server.http.get("/live")
+        if reset:
+            connection = client.writer.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.writer.transport.abort()
+        await server.http.get("/live")
         slow.set()
         assert (await server.http.get("/live")).status_code == 200
 
     assert [entry for entry in logs if entry["log_level"] != "info"] == []
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("cut", [10, len(HEAD), len(WHOLE) - 1])
@@ -482,3 +495,127 @@ async def test_a_flood_of_connections_is_cut_off_and_those_that_are_served_stay(
         assert (await _is_served(client)) is True
         closed = [one for one in flood if one.reader.at_eof() or one.reader.exception()]
         assert len(closed) >= 200 - 2 - SURPLUS
+
+
+# --- as a process ---
+
+
+@dataclass(frozen=True)
+class Program:
+    """`serve`, somewhere on this machine."""
+
+    process: subprocess.Popen[str]
+    port: int
+    log: Path
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+
+    def ask(self, request: bytes = LIVE) -> int:
+        """The status of the answer on a new connection."""
+        with self.connect() as client:
+            client.sendall(request)
+            return int(client.recv(65536).split()[1])
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        entries = [json.loads(line) for line in self.log.read_text().splitlines()]
+        return [entry for entry in entries if entry["event"] == name]
+
+    def resident(self) -> float:
+        """MiB."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / 2**20
+
+
+@contextmanager
+def served(folder: Path, *, files: tuple[int, int] | None = None, **settings: str) -> Iterator[Program]:
+    kept = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
+    limit = [] if files is None else ["prlimit", "--nofile={}:{}".format(*files)]
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(
+            [*limit, sys.executable, "-m", "identity_graphql", "serve", "--port", "0"],
+            cwd=ROOT,
+            env={**kept, "DATABASE_URL": f"sqlite:///{folder}/identity.db", "LOG_FORMAT": "json", **settings},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            said = iter(process.stdout.readline, "")
+            address = next((line for line in said if "Health" in line), None)
+            assert address, (folder / "log").read_text()
+            yield Program(process, int(address.split(":")[-1].split("/")[0]), folder / "log")
+        finally:
+            with suppress(ProcessLookupError):  # with all that it started
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_half_a_request_does_not_keep_a_server_that_is_told_to_stop(tmp_path: Path) -> None:
+    with served(tmp_path) as program:
+        assert program.ask() == 200
+        idle, head, body, prompt = clients = [program.connect() for _ in range(4)]
+        head.sendall(WHOLE[:20])
+        body.sendall(WHOLE[:-5])
+        prompt.sendall(WHOLE[:-5])
+        time.sleep(0.3)
+        program.process.terminate()
+        time.sleep(0.3)
+        prompt.sendall(WHOLE[-5:])
+        stopped = time.monotonic()
+
+        assert program.process.wait(timeout=10) == 0
+        assert time.monotonic() - stopped < 5
+        assert idle.recv(100) == b""
+        answers = [client.recv(65536) for client in (head, body, prompt)]
+        assert [int(answer.split()[1]) for answer in answers] == [503, 503, 200]
+        assert b"The server is shutting down." in answers[0]
+        for client in clients:
+            client.close()
+
+
+def test_however_much_is_sent_on_a_connection_the_process_does_not_grow(tmp_path: Path) -> None:
+    head = b"GET /live HTTP/1.1\r\nHost: x\r\nA: b"
+    endless = {"short headers": b"\r\nA: b", "long headers": b"\r\nA: " + b"b" * 1000, "one header": b"b" * 1000}
+    with served(tmp_path, LOG_LEVEL="WARNING") as program:
+        assert program.ask() == 200
+        for what, begin, part in (*((name, head, part) for name, part in endless.items()), ("requests", b"", LIVE)):
+            block = part * (2**20 // len(part))
+            before = program.resident()
+            for _ in range(4):
+                with program.connect() as client, suppress(ConnectionError):
+                    client.sendall(begin)
+                    for _ in range(50):
+                        client.sendall(block)
+            assert program.resident() < before + 20, what
+        assert program.ask() == 200
+
+
+def test_open_files_do_not_run_out(tmp_path: Path) -> None:
+    """Where the system allows fewer than the limit of connections takes, the limit is lower, and the log says so."""
+    with served(tmp_path, files=(256, 256), HEADER_TIMEOUT="2") as program:
+        [told] = program.events("server.few_open_files")
+        assert (told["open_files"], told["max_connections"]) == (256, 10_000)
+        assert 0 < told["connections"] < 200
+        clients = [program.connect() for _ in range(400)]
+        time.sleep(0.5)
+        assert len(list(Path(f"/proc/{program.process.pid}/fd").iterdir())) < 256
+        [reached] = program.events("http.max_connections")
+        assert reached["connections"] == told["connections"]
+        for client in clients:
+            client.close()
+        time.sleep(0.5)
+        assert program.ask() == 200
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_connections_take(tmp_path: Path) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with served(tmp_path, files=(128, hard), MAX_CONNECTIONS="300") as program:
+        soft = re.search(r"Max open files +(\d+)", Path(f"/proc/{program.process.pid}/limits").read_text())
+        assert soft
+        assert 300 < int(soft[1]) < 600
+        assert program.events("server.few_open_files") == []
