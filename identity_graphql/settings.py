@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     max_header_bytes: int = Field(
         32 * 1024,
         ge=1024,
-        description="Bytes that the target and the headers of a request may have together; more get 431.",
+        description="Bytes that the request line and the headers may have together; more get 431.",
     )
     max_headers: int = Field(100, ge=10, description="Headers that a request may have; more get 431.")
     header_timeout: float = Field(

@@ -23,7 +23,7 @@ import httpx2
 import pytest
 from structlog.testing import capture_logs
 
-from identity_graphql.http_protocol import PIPELINED, SURPLUS
+from identity_graphql.http_protocol import MAX_PIPELINED, MAX_REFUSED
 from identity_graphql.observability import configure
 from identity_graphql.service import IdentityService
 from identity_graphql.settings import Settings
@@ -127,7 +127,7 @@ async def test_a_head_that_does_not_come_to_an_end_is_408(sqlite: Database) -> N
         answer = await client.answer()
 
         assert time.monotonic() - started < 1
-        assert answer.error == (408, "The head of the request took more than 0.3 seconds to come.")
+        assert answer.error == (408, "The headers took more than 0.3 seconds to arrive.")
         assert answer.headers["connection"] == "close"
         assert answer.headers["x-request-id"]
         assert await client.is_closed()
@@ -150,7 +150,7 @@ async def test_a_body_that_does_not_come_to_an_end_is_408(
             assert (await client.answer()).status == 200
         else:
             answer = await client.answer()
-            assert answer.error == (408, "The body of the request took more than 0.3 seconds to come.")
+            assert answer.error == (408, "The body took more than 0.3 seconds to arrive.")
         assert await client.is_closed()
         await sending
     assert {entry["log_level"] for entry in logs} == {"info"}
@@ -202,8 +202,8 @@ async def test_an_answer_that_is_not_taken_does_not_keep_the_connection(sqlite: 
     ("excess", "message"),
     [
         (b"".join(b"A%d: b\r\n" % n for n in range(21)), "A request may have at most 20 headers."),
-        (b"A: " + b"b" * 5000 + b"\r\n", "The head of a request may have at most 4096 bytes."),
-        (b"A" * 5000 + b": b\r\n", "The head of a request may have at most 4096 bytes."),
+        (b"A: " + b"b" * 5000 + b"\r\n", "The request line and headers may have at most 4096 bytes."),
+        (b"A" * 5000 + b": b\r\n", "The request line and headers may have at most 4096 bytes."),
     ],
     ids=["many", "a long value", "a long name"],
 )
@@ -279,6 +279,20 @@ async def test_what_is_no_http_is_400_in_the_same_shape(sqlite: Database, logs: 
     assert answer.error == (400, "This is not a valid HTTP request.")
     assert [(entry["event"], entry["log_level"]) for entry in logs] == [("http.refused", "info")]
     assert "secret" not in repr(logs)
+
+
+async def test_a_body_that_is_no_http_is_400_and_no_fault(
+    sqlite: Database, logs: list[Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    for expecting in (b"", b"Expect: 100-continue\r\n"):
+        async with bounded(sqlite) as server:
+            client = await server.connect()
+            await client.send(HEAD + expecting + b"Transfer-Encoding: chunked\r\n\r\nno number\r\n")
+            assert (await client.answer()).error == (400, "This is not a valid HTTP request.")
+            assert await client.is_closed()
+
+    assert {entry["log_level"] for entry in logs} == {"info"}
+    assert capfd.readouterr().err == ""
 
 
 # --- what is right stays right ---
@@ -385,7 +399,7 @@ async def test_requests_beyond_what_waits_on_one_connection_are_left_to_be_sent_
     async with bounded(sqlite) as server:
         client = await server.connect()
         await client.send(LIVE * 10_000)
-        answers = [await client.answer() for _ in range(PIPELINED + 1)]
+        answers = [await client.answer() for _ in range(MAX_PIPELINED + 1)]
 
         assert {answer.status for answer in answers} == {200}
         assert [answer.headers.get("connection") for answer in answers[-2:]] == [None, "close"]
@@ -468,7 +482,7 @@ async def test_connections_beyond_the_limit_are_told_so_and_the_log_says_it_once
             client = await server.connect()
             await client.send(WHOLE)
             answer = await client.answer()
-            assert answer.error == (503, "The server has as many connections as it can serve; try again.")
+            assert answer.error == (503, "Too many connections; try again.")
             assert (answer.headers["connection"], answer.headers["retry-after"]) == ("close", "1")
             assert await client.is_closed()
             client.writer.close()
@@ -494,7 +508,7 @@ async def test_a_flood_of_connections_is_cut_off_and_those_that_are_served_stay(
         flood = [await server.connect() for _ in range(200)]
         assert (await _is_served(client)) is True
         closed = [one for one in flood if one.reader.at_eof() or one.reader.exception()]
-        assert len(closed) >= 200 - 2 - SURPLUS
+        assert len(closed) >= 200 - 2 - MAX_REFUSED
 
 
 # --- as a process ---
