@@ -136,12 +136,9 @@ def create_app(settings: Settings) -> Starlette:
             )
         )
     middleware.append(Middleware(rest.Faults))  # inside CORS, so that a page of another origin can read the 500 too
+    graphql = GraphQLEndpoint(build_schema(), partial(Context, service, steward, history))
     app = Starlette(
-        routes=[
-            *rest.routes(service, contract),
-            *pages.routes(contract),
-            Route("/graphql", GraphQLEndpoint(build_schema(), partial(Context, service, steward, history))),
-        ],
+        routes=_with_a_slash(*rest.routes(service, contract), *pages.routes(contract), Route("/graphql", graphql)),
         middleware=middleware,
         exception_handlers=rest.EXCEPTION_HANDLERS,
         lifespan=lifespan,
@@ -149,6 +146,12 @@ def create_app(settings: Settings) -> Starlette:
     app.router.redirect_slashes = False  # a redirect would be made of the Host header, whoever wrote it
     app.state.draining = False
     return app
+
+
+def _with_a_slash(*routes: Route) -> list[Route]:
+    """These routes, each with a slash at the end of its path, too."""
+    slashed = [Route(f"{route.path}/", route.endpoint, methods=route.methods) for route in routes if route.path != "/"]
+    return [*routes, *slashed]
 
 
 @contextmanager
@@ -189,21 +192,15 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def create() -> Starlette:
-    """The application of a process that does nothing else: settings from the environment, logs, memory.
+    """Returns the application of a process that does nothing else: settings from the environment, logs, memory.
 
     For `uvicorn --factory identity_graphql.app:create`.
     """
-    return _alone(load_settings())
+    return create_alone(load_settings())
 
 
-def create_worker() -> Starlette:
-    """The same for a worker of `serve`, which has told already what there is to say of the settings."""
-    settings = Settings.load()
-    configure(level=settings.log_level, form=settings.log_format)
-    return _alone(settings)
-
-
-def _alone(settings: Settings) -> Starlette:
+def create_alone(settings: Settings) -> Starlette:
+    """Returns the application of a process that does nothing else."""
     app = create_app(settings)
     _keep_what_is_loaded()
     return app

@@ -65,6 +65,11 @@ def describe(error: BaseException) -> dict[str, Any]:
     }
 
 
+def new_request_id() -> str:
+    """An id for a request that came without one."""
+    return f"{random.getrandbits(128):032x}"
+
+
 class RequestId:
     """Gives every HTTP request an id (the caller's `X-Request-Id` if it is a decent one), answers with it, and
     logs one line per request: method, path, status, milliseconds. Never the query string: it may hold a query
@@ -79,7 +84,7 @@ class RequestId:
             await self.app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        identity = given.decode() if _ACCEPTABLE_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
+        identity = given.decode() if _ACCEPTABLE_ID.fullmatch(given) else new_request_id()
         token = request_id.set(identity)
         status, started = 0, time.perf_counter()
 

@@ -90,6 +90,30 @@ class Settings(BaseSettings):
     request_timeout: float = Field(
         10.0, gt=0, description="Seconds after which a request is answered with 503 / BUSY at the latest."
     )
+    max_connections: int = Field(
+        10_000,
+        ge=1,
+        description="Connections of clients at once, per process; those beyond get 503.",
+    )
+    max_header_bytes: int = Field(
+        32 * 1024,
+        ge=1024,
+        description="Bytes that the request line and the headers may have together; more get 431.",
+    )
+    max_headers: int = Field(100, ge=10, description="Headers that a request may have; more get 431.")
+    header_timeout: float = Field(
+        10.0, gt=0, description="Seconds from the first byte of a request to the end of its headers; then 408."
+    )
+    body_timeout: float = Field(
+        20.0,
+        gt=0,
+        description="Seconds for the body of a request to come; then 408. As long for an answer to be taken.",
+    )
+    keep_alive_timeout: float = Field(
+        75.0,
+        gt=0,
+        description="Seconds that a connection may be open without a request: more than in a proxy before it.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="The least that is logged.")
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="`console` for people, `json` for machines; `auto`: `console` on a terminal."

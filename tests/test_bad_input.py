@@ -601,7 +601,7 @@ async def test_another_method_is_405_with_allow(client: httpx2.AsyncClient, meth
 async def test_another_method_of_graphql_is_405_with_allow(client: httpx2.AsyncClient, method: str) -> None:
     response = await client.request(method, "/graphql", content=json.dumps({"query": IDENTIFY}), headers=JSON)
 
-    assert response.headers["allow"] == "GET, POST"
+    assert response.headers["allow"] == "GET, HEAD, POST"
     assert_refused_by_graphql(response, 405, codes={"BAD_REQUEST"})
 
 

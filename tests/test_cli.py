@@ -139,6 +139,23 @@ def test_workers_share_the_port_and_the_database(tmp_path: Path, postgresql: Dat
     assert not any(Path(f"/proc/{pid}").exists() for pid in first)
 
 
+def test_workers_end_with_the_process_that_started_them_even_if_it_is_killed(
+    tmp_path: Path, postgresql: Database
+) -> None:
+    """Else they would go on serving, and nobody would replace one that dies, or stop them."""
+    with served(tmp_path, "--workers", "2", DATABASE_URL=postgresql.url, LOG_FORMAT="json") as (program, lines):
+        at, workers = address(lines), children(program)
+        assert len(workers) == 2
+        assert identify(at, email="ann@example.com").status_code == 200
+        program.kill()
+        for _ in until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), within=5):
+            time.sleep(0.1)
+        with pytest.raises(httpx2.ConnectError):
+            identify(at, email="ann@example.com")
+    told = [line for line in (tmp_path / "log").read_text().splitlines() if "server.parent_gone" in line]
+    assert len(told) == 2
+
+
 def children(program: subprocess.Popen[str]) -> list[int]:
     """The workers of a server."""
     found = subprocess.run(["pgrep", "-P", str(program.pid), "-f", "spawn_main"], capture_output=True, text=True)

@@ -226,36 +226,11 @@ async def test_another_path_is_404_in_the_same_shape(sqlite: Database, path: str
     assert response.json() == {"error": "Not Found", "details": []}
 
 
-async def test_a_slash_at_the_end_is_as_good_and_nothing_is_ever_redirected(sqlite: Database) -> None:
-    async with serving(sqlite.url) as client:
-        answer = await client.post("/identify/", json={"email": "a@x.io"}, headers={"host": "evil.example"})
-        others = [await client.get(path, headers={"host": "evil.example"}) for path in ("/health/", "/graphql/")]
-
-    assert answer.json()["contact"]["primaryContatctId"] == 1
-    assert [(other.status_code, other.json()["error"]) for other in others] == [(404, "Not Found")] * 2
-
-
-async def test_a_body_may_begin_with_a_byte_order_mark_but_not_be_compressed(sqlite: Database) -> None:
+async def test_a_body_may_begin_with_a_byte_order_mark(sqlite: Database) -> None:
     async with serving(sqlite.url) as client:
         marked = await client.post("/identify", content=b'\xef\xbb\xbf{"email": "a@x.io"}', headers=JSON)
-        packed = await client.post("/identify", content=b"\x1f\x8b", headers={**JSON, "content-encoding": "gzip"})
 
     assert marked.status_code == 200
-    assert packed.status_code == 415
-    assert "Content-Encoding" in packed.json()["details"][0]["message"]
-
-
-async def test_the_root_leads_to_everything(sqlite: Database) -> None:
-    async with serving(sqlite.url) as client:
-        page = await client.get("/", headers={"accept": "text/html"})
-        listing = (await client.get("/")).json()
-        for path in [name for name in listing if name.startswith("/")]:
-            assert f'href="{path}"' in page.text
-            accept = {"accept": "text/html"}
-            assert (await client.get(path, headers=accept)).status_code == 200, path
-
-    assert page.headers["content-type"].startswith("text/html")
-    assert listing["identify"] == "POST /identify"
 
 
 async def preflight(client: httpx2.AsyncClient, origin: str) -> httpx2.Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 import orjson
@@ -10,6 +10,9 @@ from starlette.requests import ClientDisconnect
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
+
+
+JSON = b"application/json"
 
 
 class BodyTooLarge(Exception):
@@ -22,6 +25,24 @@ class NotJSON(Exception):
     def __init__(self, *, too_large: bool) -> None:
         self.too_large = too_large
         super().__init__("A number in the JSON is too large" if too_large else "This is not valid JSON")
+
+
+class UnsupportedBody(Exception):
+    """The body is of a form that is not read: 415. ``headers`` say which form is (RFC 9110, 15.5.16)."""
+
+    def __init__(self, message: str, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.headers = headers
+
+
+def require_plain_json(scope: MutableMapping[str, Any]) -> None:
+    """Raise UnsupportedBody unless the body says that it is JSON, and is not compressed. It is not read for that."""
+    if media_type(scope) != JSON:
+        message = "The body must be JSON, sent with Content-Type: application/json."
+        raise UnsupportedBody(message, {"Accept": JSON.decode()})
+    if not content_codings(scope) <= {b"identity"}:
+        message = "The body must not be compressed: send it without Content-Encoding."
+        raise UnsupportedBody(message, {"Accept-Encoding": "identity"})
 
 
 def limited(scope: MutableMapping[str, Any], receive: Receive, *, limit: int) -> Receive:
@@ -70,3 +91,9 @@ def media_type(scope: MutableMapping[str, Any]) -> bytes:
     """What the body says it is: `application/json`, without parameters; empty if it says nothing."""
     said: bytes = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
     return said.partition(b";")[0].strip().lower()
+
+
+def content_codings(scope: MutableMapping[str, Any]) -> set[bytes]:
+    """What was done to the body before it was sent, such as `gzip`; empty if nothing was."""
+    given = [value for name, value in scope["headers"] if name == b"content-encoding"]
+    return {part.strip().lower() for value in given for part in value.split(b",")} - {b""} if given else set()

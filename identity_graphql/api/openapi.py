@@ -60,6 +60,7 @@ def document(contract: rest.Contract) -> dict[str, Any]:
             "with everything known about them. GraphQL is at `/graphql`.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
+        "servers": [{"url": "."}],  # the folder of this document: right below any path of a proxy
         "paths": {
             "/identify": {"post": _identify(contract)},
             "/health": {"get": _check("health", "Is the process up? Never asks the database.", contract.health)},
@@ -87,8 +88,10 @@ def _identify(contract: rest.Contract) -> dict[str, Any]:
                 "The customer's whole cluster, as it is now.", contract.answer, {"X-Identity-Warnings": warnings}
             ),
             "400": _answer("The input cannot be accepted; nothing was changed.", rest.ErrorAnswer),
+            "408": _answer("The request took too long to come.", rest.ErrorAnswer),
             "413": _answer(f"The body is larger than {rest.LARGEST_BODY // 1024} KiB.", rest.ErrorAnswer),
-            "415": _answer("The body is not JSON.", rest.ErrorAnswer),
+            "415": _answer("The body is not JSON, or is compressed.", rest.ErrorAnswer),
+            "431": _answer("The headers are too many or too large.", rest.ErrorAnswer),
             "500": _answer("A fault of the program; the log has it under the `X-Request-Id`.", rest.ErrorAnswer),
             **_busy(),
         },

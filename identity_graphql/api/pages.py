@@ -1,7 +1,11 @@
-"""The pages for people: where everything is, and the documentation of the REST shim."""
+"""The pages for people: where everything is, and the documentation of the REST shim.
+
+All links are relative: behind a proxy, the service may be anywhere below a path.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from string import Template
 
 import orjson
@@ -44,18 +48,18 @@ _SWAGGER_UI = """<link rel="stylesheet" href="https://unpkg.com/swagger-ui-dist@
 <div id="ui"></div>
 <script src="https://unpkg.com/swagger-ui-dist@5.35.0/swagger-ui-bundle.js" crossorigin="anonymous"
  integrity="sha384-gjRm0bEPMeTmMh5jT2cHccIwCUZSTd8YC+j0d0sXw0MdGEfScduGpSyF3ZSSLkX9"></script>
-<script>SwaggerUIBundle({ url: "openapi.json", dom_id: "#ui", validatorUrl: null })</script>"""
+<script>SwaggerUIBundle({ url: "${root}openapi.json", dom_id: "#ui", validatorUrl: null })</script>"""
 
-_REDOC = """<redoc spec-url="openapi.json"></redoc>
+_REDOC = """<redoc spec-url="${root}openapi.json"></redoc>
 <script src="https://unpkg.com/redoc@2.5.4/bundles/redoc.standalone.js" crossorigin="anonymous"
  integrity="sha384-w447zOpYfw/1Tv/5AK9NfHTlQIqE3RVR6KY62jCyy9zNDgO64cMwGGP1Fj0zJVf5"></script>"""
 
 
 def routes(contract: rest.Contract) -> list[Route]:
     """`/`, `/docs`, `/redoc` and `/openapi.json`."""
-    places = "".join(f'<dt><a href="{path}">{path}</a></dt><dd>{text}</dd>' for path, text in PLACES)
+    places = "".join(f'<dt><a href="{path[1:]}">{path}</a></dt><dd>{text}</dd>' for path, text in PLACES)
     description = orjson.dumps(openapi.document(contract))
-    home = _page("identity_graphql", Template(_HOME).substitute(places=places))
+    home = _page("identity_graphql", _HOME, places=places)
     listing = orjson.dumps({"identify": "POST /identify", **dict(PLACES)})
 
     async def root(request: Request) -> Response:
@@ -69,10 +73,20 @@ def routes(contract: rest.Contract) -> list[Route]:
     return [
         Route("/", root),
         Route("/openapi.json", document),
-        Route("/docs", HTMLResponse(_page("identity_graphql: REST", _SWAGGER_UI)), methods=["GET"]),
-        Route("/redoc", HTMLResponse(_page("identity_graphql: REST", _REDOC)), methods=["GET"]),
+        Route("/docs", _documentation(_SWAGGER_UI)),
+        Route("/redoc", _documentation(_REDOC)),
     ]
 
 
-def _page(title: str, content: str) -> str:
-    return _PAGE.substitute(title=title, content=content)
+def _documentation(content: str) -> Callable[[Request], Awaitable[Response]]:
+    """A page that reads `openapi.json`, which is one level up where its own path ends with a slash."""
+    beside, below = (_page("identity_graphql: REST", content, root=root) for root in ("", "../"))
+
+    async def page(request: Request) -> Response:
+        return HTMLResponse(below if request.scope["path"].endswith("/") else beside)
+
+    return page
+
+
+def _page(title: str, content: str, **values: str) -> str:
+    return _PAGE.substitute(title=title, content=Template(content).substitute(values))

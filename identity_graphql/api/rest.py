@@ -16,7 +16,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from identity_graphql.api.body import BodyTooLarge, NotJSON, json_value, media_type, whole_body
+from identity_graphql.api.body import (
+    BodyTooLarge,
+    NotJSON,
+    UnsupportedBody,
+    json_value,
+    require_plain_json,
+    whole_body,
+)
 from identity_graphql.api.names import wire_names
 from identity_graphql.domain.contacts import Cluster
 from identity_graphql.errors import Busy, IdentityError, InvalidInput, Problem, Unexpected
@@ -142,10 +149,8 @@ def routes(service: IdentityService, contract: Contract) -> list[Route]:
             return error_response(503, "The database cannot be reached, or is not migrated.")
         return json_response(Ready("ready"))
 
-    identify = IdentifyEndpoint(service, contract)
     return [
-        Route("/identify", identify, methods=["POST"]),
-        Route("/identify/", identify, methods=["POST"]),  # as in the systems that this replaces
+        Route("/identify", IdentifyEndpoint(service, contract), methods=["POST"]),
         Route("/health", health),
         Route("/live", live),
         Route("/ready", ready),
@@ -160,10 +165,7 @@ class IdentifyEndpoint:
         self._shape = contract.shape
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if media_type(scope) != b"application/json":
-            raise HTTPException(415, "The body must be JSON, sent with Content-Type: application/json.")
-        if any(name == b"content-encoding" for name, _ in scope["headers"]):
-            raise HTTPException(415, "The body must not be compressed: send it without Content-Encoding.")
+        require_plain_json(scope)
         said = _json_object(await whole_body(scope, receive, limit=LARGEST_BODY))
         decision = await self._service.identify(email=said.get("email"), phone_number=said.get("phoneNumber"))
         body = _encode(self._shape(decision.cluster))
@@ -218,6 +220,11 @@ async def on_too_large(request: Request, error: Exception) -> Response:
     return error_response(413, message)
 
 
+async def on_unsupported(request: Request, error: Exception) -> Response:
+    assert isinstance(error, UnsupportedBody)
+    return error_response(415, str(error), headers=error.headers)
+
+
 async def on_identity_error(request: Request, error: Exception) -> Response:
     """What the service refuses: 400 for input, 503 when it is busy."""
     if isinstance(error, InvalidInput):
@@ -230,6 +237,7 @@ async def on_identity_error(request: Request, error: Exception) -> Response:
 EXCEPTION_HANDLERS = {
     HTTPException: on_http_error,
     BodyTooLarge: on_too_large,
+    UnsupportedBody: on_unsupported,
     IdentityError: on_identity_error,
 }
 

@@ -15,6 +15,7 @@ import uvicorn
 from pydantic import SecretStr
 
 from identity_graphql.app import create_app
+from identity_graphql.server.http_protocol import http_protocol
 from identity_graphql.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -29,15 +30,14 @@ def settings_for(url: str, **settings: Any) -> Settings:
 @asynccontextmanager
 async def serving(url: str, **settings: Any) -> AsyncIterator[httpx2.AsyncClient]:
     """A server in this process on a free port, and a client of it."""
-    app = create_app(settings_for(url, **settings))
+    chosen = settings_for(url, **settings)
     config = uvicorn.Config(
-        app,
+        create_app(chosen),
         port=0,
-        http="httptools",
+        http=http_protocol(chosen),
         access_log=False,
         log_level="error",
         lifespan="on",
-        timeout_keep_alive=75,
     )
     # Its steps by hand: `serve` looks every 0.1 seconds whether it should end, and then waits 0.1 seconds more.
     config.load()

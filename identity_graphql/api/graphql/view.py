@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -15,7 +15,14 @@ from starlette.websockets import WebSocket
 from strawberry import Schema
 from strawberry.http.ides import get_graphql_ide_html
 
-from identity_graphql.api.body import BodyTooLarge, NotJSON, json_value, media_type, whole_body
+from identity_graphql.api.body import (
+    BodyTooLarge,
+    NotJSON,
+    UnsupportedBody,
+    json_value,
+    require_plain_json,
+    whole_body,
+)
 from identity_graphql.api.graphql.context import Context
 from identity_graphql.api.graphql.errors import coded
 from identity_graphql.api.graphql.negotiation import GRAPHQL_RESPONSE, JSON, media_type_for
@@ -23,6 +30,7 @@ from identity_graphql.api.graphql.operations import NotRun, Operations
 from identity_graphql.errors import InvalidInput, Unexpected
 
 LARGEST_BODY = 256 * 1024
+READING = ("GET", "HEAD")  # HEAD is GET without the answer's body
 
 _TYPES = {kind: (b"content-type", f"{kind}; charset=utf-8".encode()) for kind in (JSON, GRAPHQL_RESPONSE)}
 _VARY = (b"vary", b"Accept")
@@ -31,10 +39,12 @@ Answer = dict[str, Any]
 
 
 class Refused(Exception):
-    """HTTP's own refusal: nothing was run. ``allow``: the methods that would do."""
+    """HTTP's own refusal: nothing was run. ``headers`` say what would do."""
 
-    def __init__(self, status: int, message: str, *, allow: str | None = None, code: str = "BAD_REQUEST") -> None:
-        self.status, self.message, self.allow, self.code = status, message, allow, code
+    def __init__(
+        self, status: int, message: str, headers: Mapping[str, str] | None = None, *, code: str = "BAD_REQUEST"
+    ) -> None:
+        self.status, self.message, self.headers, self.code = status, message, headers or {}, code
 
 
 class Parameters(Struct, frozen=True):
@@ -69,8 +79,7 @@ class GraphQLEndpoint:
                 status = _status(answer)
         except Refused as refusal:
             answer, status = _refusal(refusal), refusal.status
-            if refusal.allow:
-                headers = [(b"allow", refusal.allow.encode())]
+            headers = [(name.lower().encode(), value.encode()) for name, value in refusal.headers.items()]
         body = orjson.dumps(answer)
         headers += [_TYPES[kind or JSON], _VARY, (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -81,8 +90,8 @@ class GraphQLEndpoint:
         asked = await _parameters(scope, receive, acceptable=acceptable)
         try:
             operation = self._operations.find(asked.query, asked.operation_name)
-            if scope["method"] == "GET" and not operation.only_reads:
-                raise Refused(405, "Mutations are sent by POST: GET changes nothing.", allow="POST")
+            if scope["method"] in READING and not operation.only_reads:
+                raise Refused(405, "Mutations are sent by POST: GET changes nothing.", {"Allow": "POST"})
             result = await self._operations.run(operation, asked.variables, self._context())
         except NotRun as refused:
             return {"errors": [error.formatted for error in coded(refused.errors)]}
@@ -100,17 +109,20 @@ class GraphQLEndpoint:
 
 def _asks_for_the_page(scope: Scope, accept: str) -> bool:
     """A browser, or anybody who takes anything, without a query."""
-    if scope["method"] != "GET" or not ("text/html" in accept or "*/*" in accept):
+    if scope["method"] not in READING or not ("text/html" in accept or "*/*" in accept):
         return False
     return "query" not in QueryParams(scope["query_string"])
 
 
 async def _parameters(scope: Scope, receive: Receive, *, acceptable: bool) -> Parameters:
     method = scope["method"]
-    if method not in ("GET", "POST"):
-        raise Refused(405, "GraphQL is served over GET and POST.", allow="GET, POST")
-    if method == "POST" and media_type(scope) != b"application/json":
-        raise Refused(415, "The body must be JSON, sent with Content-Type: application/json.")
+    if method != "POST" and method not in READING:
+        raise Refused(405, "GraphQL is served over GET and POST.", {"Allow": "GET, HEAD, POST"})
+    if method == "POST":
+        try:
+            require_plain_json(scope)
+        except UnsupportedBody as error:
+            raise Refused(415, str(error), error.headers) from None
     if not acceptable:
         raise Refused(406, f"The answer can be {JSON} or {GRAPHQL_RESPONSE}; Accept allows neither.")
     try:

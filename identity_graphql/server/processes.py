@@ -22,6 +22,7 @@ from uvicorn.supervisors import ChangeReload, Multiprocess
 from identity_graphql.app import address_of, prepare
 from identity_graphql.errors import ConfigurationError
 from identity_graphql.observability import describe, log
+from identity_graphql.server.http_protocol import http_protocol
 from identity_graphql.settings import Settings
 from identity_graphql.storage.address import Backend
 
@@ -166,12 +167,12 @@ def _family(settings: Settings) -> socket.AddressFamily:
 def _config(settings: Settings, *, reload: bool, workers: int) -> uvicorn.Config:
     relay = {"class": f"{__name__}.UvicornLog"}
     return uvicorn.Config(
-        "identity_graphql.app:create_worker",
+        "identity_graphql.server.worker:create",
         factory=True,
         workers=workers,
         reload=reload,
-        reload_dirs=[str(Path(__file__).parent)] if reload else None,
-        http="httptools",
+        reload_dirs=[str(Path(__file__).parent.parent)] if reload else None,
+        http=http_protocol(settings),
         ws="none",  # there are no subscriptions
         access_log=False,  # it would log query strings; the program logs its own line
         log_config={
@@ -182,7 +183,6 @@ def _config(settings: Settings, *, reload: bool, workers: int) -> uvicorn.Config
         },
         server_header=False,
         proxy_headers=False,  # nothing here asks where a request came from
-        timeout_keep_alive=75,
         timeout_graceful_shutdown=GRACE,
     )
 
