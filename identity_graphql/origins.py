@@ -18,7 +18,7 @@ _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
 
 
 def origins(text: str) -> tuple[str, ...]:
-    """The origins of a comma-separated list, or `*`, as a browser writes them.
+    """Returns the origins of a comma-separated list, or `*`, as a browser writes them.
 
     Raises ValueError for what no page's origin can be: it says which one, what is wrong and what is right.
     """

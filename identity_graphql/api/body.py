@@ -67,7 +67,7 @@ def limited(scope: MutableMapping[str, Any], receive: Receive, *, limit: int) ->
 
 
 async def whole_body(scope: MutableMapping[str, Any], receive: Receive, *, limit: int) -> bytes:
-    """The body. Raises BodyTooLarge, and ClientDisconnect if the client went away before its end."""
+    """Returns the body. Raises BodyTooLarge, and ClientDisconnect if the client went away before its end."""
     receive = limited(scope, receive, limit=limit)
     parts = []
     while True:
@@ -80,7 +80,7 @@ async def whole_body(scope: MutableMapping[str, Any], receive: Receive, *, limit
 
 
 def json_value(text: bytes | str) -> object:
-    """What a JSON text says. Raises NotJSON, for lone surrogates as well."""
+    """Returns what a JSON text says. Raises NotJSON, for lone surrogates as well."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -88,12 +88,12 @@ def json_value(text: bytes | str) -> object:
 
 
 def media_type(scope: MutableMapping[str, Any]) -> bytes:
-    """What the body says it is: `application/json`, without parameters; empty if it says nothing."""
+    """Returns what the body says it is: `application/json`, without parameters; empty if it says nothing."""
     said: bytes = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
     return said.partition(b";")[0].strip().lower()
 
 
 def content_codings(scope: MutableMapping[str, Any]) -> set[bytes]:
-    """What was done to the body before it was sent, such as `gzip`; empty if nothing was."""
+    """Returns what was done to the body before it was sent, such as `gzip`; empty if nothing was."""
     given = [value for name, value in scope["headers"] if name == b"content-encoding"]
     return {part.strip().lower() for value in given for part in value.split(b",")} - {b""} if given else set()

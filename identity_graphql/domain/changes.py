@@ -53,7 +53,7 @@ class Changes(Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def between(cls, before: State, after: State) -> Self:
-        """What turns one state into the other."""
+        """Returns what turns one state into the other."""
         created = [contact for contact in after.contacts.values() if contact.id not in before.contacts]
         return cls(
             created=tuple(sorted(created, key=lambda contact: contact.id)),
@@ -123,7 +123,7 @@ class Changes(Struct, frozen=True, omit_defaults=True):
         )
 
     def renumbered(self, ids: Mapping[int, int]) -> Self:
-        """The same after the database gave out the real ids."""
+        """Returns the same after the database gave out the real ids."""
         if not ids:
             return self
         return replace(
@@ -146,7 +146,7 @@ class Changes(Struct, frozen=True, omit_defaults=True):
 
 
 def touched(before: State, after: State, changes: Changes) -> set[int]:
-    """The primaries, of before or of afterwards, of the clusters that these changes are of."""
+    """Returns the primaries, of before or of afterwards, of the clusters that these changes are of."""
     contacts = {contact_id for contact_id in changes.contact_ids if contact_id < PROVISIONAL}
     contacts |= {contact.id for contact in changes.created}
     identifiers = {Identifier(IdentifierKind(kind), value) for kind, value, _ in changes.claims}

@@ -66,13 +66,13 @@ class Components:
                 yield seqs
 
     def unlogged(self) -> Iterator[int]:
-        """The contacts of the table that no event names."""
+        """Yields the contacts of the table that no event names."""
         for place, contact_id in enumerate(self._ids):
             if self._heads[self._root(place)] < 0:
                 yield contact_id
 
     def knows(self, contact_id: int) -> bool:
-        """Whether the table has this contact, or an event names it."""
+        """Returns whether the table has this contact, or an event names it."""
         return self._known(contact_id) is not None
 
     def _place(self, contact_id: int) -> int:

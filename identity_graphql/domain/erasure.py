@@ -25,12 +25,12 @@ Tokens = Mapping[Identifier, str]
 
 
 def is_token(value: str | None) -> bool:
-    """Whether this stands in the place of an erased value."""
+    """Returns whether this stands in the place of an erased value."""
     return value is not None and value.startswith(ERASED)
 
 
 def without_tokens(contact: Contact) -> tuple[Contact, bool]:
-    """A contact of an earlier time without what was erased since, and whether something was."""
+    """Returns a contact of an earlier time without what was erased since, and whether something was."""
     email, phone_number = (None if is_token(value) else value for value in (contact.email, contact.phone_number))
     if (email, phone_number) == (contact.email, contact.phone_number):
         return contact, False

@@ -16,7 +16,7 @@ from identity_graphql.domain.state import Node, Pair, State, Withheld, ends
 
 
 def key(node: Node) -> str:
-    """A node as a text that stays the same: "contact:5", "email:a@x.io", "phone_number:555"."""
+    """Returns a node as a text that stays the same: "contact:5", "email:a@x.io", "phone_number:555"."""
     return f"contact:{node}" if isinstance(node, int) else f"{node.kind.value}:{node.value}"
 
 
@@ -150,7 +150,7 @@ def _homes(history: ClusterHistory, pair: Pair) -> set[int | None]:
 
 
 def chain(state: State, events: Mapping[int, Event], start: Node, goal: Node) -> Chain | None:
-    """How two nodes of a cluster hang together: by the fewest pieces of evidence, and then in the fewest steps.
+    """Returns how two nodes of a cluster hang together: by the fewest pieces of evidence, and then in the fewest steps.
 
     A pair or a link is one piece; what one contact brought is together anyway. Of equally short chains it is always
     the same one. None if nothing connects the two, or if one of them is unknown, deleted, or nobody's.
@@ -188,7 +188,7 @@ def chain(state: State, events: Mapping[int, Event], start: Node, goal: Node) ->
 
 
 def evidence(state: State, events: Mapping[int, Event], primary_id: int) -> Graph:
-    """The contacts and identifiers of a cluster, and what holds them together.
+    """Returns the contacts and identifiers of a cluster, and what holds them together.
 
     Raises KeyError where there is no cluster with this primary.
     """

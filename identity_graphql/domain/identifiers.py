@@ -41,7 +41,7 @@ class Identifier(Struct, frozen=True, order=True):
 
 
 def identifiers(email: str | None, phone_number: str | None) -> tuple[Identifier, ...]:
-    """Those of the two that there are, the email first."""
+    """Returns those of the two that there are, the email first."""
     if email is None:
         return () if phone_number is None else (Identifier(IdentifierKind.PHONE_NUMBER, phone_number),)
     if phone_number is None:
@@ -115,7 +115,7 @@ class Normalisation(Struct, frozen=True):
         return " ".join(sentences)
 
     def details(self, *, email: object = None, phone_number: object = None) -> Details:
-        """What a request says, or everything that is wrong with it at once."""
+        """Returns what a request says, or everything that is wrong with it at once."""
         phone_number = _whole(phone_number)
         problems: list[Problem] = []
         found: list[str | Ignored | None] = []
@@ -141,11 +141,11 @@ class Normalisation(Struct, frozen=True):
         )
 
     def email(self, given: object) -> str | None:
-        """The normalised email; None if there is none."""
+        """Returns the normalised email; None if there is none."""
         return _present(_email(given))
 
     def phone_number(self, given: object) -> str | None:
-        """The normalised phone number; None if there is none."""
+        """Returns the normalised phone number; None if there is none."""
         return _present(self._phone_number(given))
 
     def _phone_number(self, given: object) -> str | Ignored | None:
@@ -182,7 +182,7 @@ def _text(field: str, given: str) -> str | Ignored | None:
 
 
 def is_readable(text: str) -> bool:
-    """Whether a text for people says something, and has nothing in it that cannot be shown."""
+    """Returns whether a text for people says something, and has nothing in it that cannot be shown."""
     return bool(text.strip(BLANKS)) and not CONTROL.search(text)
 
 

@@ -16,7 +16,7 @@ class Gap(Exception):
 
 
 def replay(events: Iterable[Event], state: State | None = None) -> State:
-    """The state after these events, in order of ``seq``: contacts, links, identifiers, ids, times and versions.
+    """Returns the state after these events, in order of ``seq``: contacts, links, identifiers, ids, times and versions.
 
     From nothing, or from the ``state`` that the events before them led to, which is changed in place. Nothing is
     decided again (E1). Raises Gap, with the event's number, where an event cannot follow.

@@ -89,7 +89,7 @@ def rebuild(events: Iterable[tuple[int, Event | None]]) -> Rebuilt:
 
 
 def differences(expected: Rows, found: Rows) -> Iterator[Difference]:
-    """What is in the tables and not as the log has it, or missing there, row by row."""
+    """Yields what is in the tables and not as the log has it, or missing there, row by row."""
     for contact_id, log, table in _differing(expected.contacts, found.contacts):
         yield from _columns(f"contact {contact_id}", log, table)
     for identifier, claimant, holder in _differing(expected.claims, found.claims):
@@ -117,22 +117,22 @@ def differences(expected: Rows, found: Rows) -> Iterator[Difference]:
 
 
 def missing(row: str) -> Difference:
-    """The log has it, the table does not."""
+    """Returns the difference of a row that the log has and the table does not."""
     return Difference(row, "is missing from the table")
 
 
 def surplus(row: str) -> Difference:
-    """The table has it, the log does not."""
+    """Returns the difference of a row that the table has and the log does not."""
     return Difference(row, "is not in the log")
 
 
 def claim_of(contact_id: int, kind: str) -> str:
-    """How a claim is called."""
+    """Returns how a claim is called."""
     return f"claim of contact {contact_id} on {WORDS.get(kind, 'an identifier')}"
 
 
 def broken(state: State) -> Iterator[Difference]:
-    """Which of the invariants I1 to I7 do not hold, whatever the tables are like."""
+    """Yields which of the invariants I1 to I7 do not hold, whatever the tables are like."""
     for primary_id, members in state.members.items():
         if primary_id not in members:
             yield Difference(f"cluster {primary_id}", "its primary is deleted, or a secondary itself")

@@ -363,7 +363,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def http_protocol(settings: Settings) -> type[asyncio.Protocol]:
-    """What uvicorn's ``http`` takes: bounded by these settings, and by the files that this process may open."""
+    """Returns what uvicorn's ``http`` takes: bounded by these settings, and by the files that this process may open."""
     pool = address_of(settings).pool_size or settings.pool_size
     bounds = Bounds(
         connections=connections_that_fit(settings.max_connections, spare=2 * MAX_REFUSED, database_connections=pool),

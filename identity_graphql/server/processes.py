@@ -69,7 +69,7 @@ def _exit(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def worker_count(settings: Settings) -> int:
-    """How many processes serve. Raises ConfigurationError where there can be only one."""
+    """Returns how many processes serve. Raises ConfigurationError where there can be only one."""
     if address_of(settings).backend is Backend.SQLITE:
         if (settings.workers or 1) > 1:
             raise ConfigurationError(
@@ -81,7 +81,7 @@ def worker_count(settings: Settings) -> int:
 
 
 def available_cores() -> int:
-    """The cores that this process may use: in a container, what it was given of the machine."""
+    """Returns the cores that this process may use: in a container, what it was given of the machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -101,7 +101,7 @@ class SharedPort(socket.socket):
 
     @classmethod
     def bound(cls, family: int, address: Any) -> SharedPort:
-        """A socket of this address, beside others of the same user."""
+        """Returns a socket of this address, beside others of the same user."""
         port = cls(family, socket.SOCK_STREAM)
         port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -51,7 +51,7 @@ class GroupCommit(Generic[Item, Result]):
         self._had_company = False
 
     def join(self, items: Sequence[Item]) -> Sequence[asyncio.Future[Result]]:
-        """The futures of these items' results. Raises QueueFull."""
+        """Returns the futures of these items' results. Raises QueueFull."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         if self._waiting and (

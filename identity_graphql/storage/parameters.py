@@ -27,7 +27,7 @@ class Backend(StrEnum):
 
 
 def refusal(problem: str) -> ConfigurationError:
-    """The error that says what is wrong with the URL."""
+    """Returns the error that says what is wrong with the URL."""
     return ConfigurationError(f"DATABASE_URL: {problem}.")
 
 

@@ -26,7 +26,7 @@ _POSTGRESQL_ROOT = "~/.postgresql/root.crt"
 
 
 def encryption(backend: Backend, parameters: Parameters) -> str | ssl.SSLContext | None:
-    """How to encrypt, with the meaning of libpq: a word for the driver, or the context it needs."""
+    """Returns how to encrypt, with the meaning of libpq: a word for the driver, or the context it needs."""
     mode = parameters.word("sslmode", _TLS_MODES)
     strict = parameters.word("sslaccept", {"strict": True, "accept_invalid_certs": False})  # Prisma's
     root, certificate, key = (parameters.text(name) for name in ("sslrootcert", "sslcert", "sslkey"))
