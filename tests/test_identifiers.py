@@ -285,7 +285,9 @@ def test_no_blank_is_allowed_inside_an_email(blank: str) -> None:
             PLAIN.email(email)
 
 
-@pytest.mark.parametrize("given", [0, 1, True, 1.5, b"a@b", [], ["a@b"], {}, object()], ids=lambda given: repr(given)[:12])
+@pytest.mark.parametrize(
+    "given", [0, 1, True, 1.5, b"a@b", [], ["a@b"], {}, object()], ids=lambda given: repr(given)[:12]
+)
 def test_an_email_must_be_a_string(given: object) -> None:
     with pytest.raises(InvalidInput) as error:
         PLAIN.email(given)
