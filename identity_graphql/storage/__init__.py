@@ -178,7 +178,7 @@ class Storage:
     async def survey(self) -> AsyncIterator[Survey]:
         """To go through all that was there at one moment, however long it takes."""
         async with self.snapshot() as connection, self.dialect.unhurried(connection):
-            yield Survey(connection)
+            yield Survey(connection, self.dialect)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
@@ -307,6 +307,7 @@ class Storage:
             self.dialect.unhurried(connection),
             self.dialect.migration_lock(connection),
         ):
+            await self.dialect.allow_full_scans(connection)
             # Looked for first: who may use a schema need not be allowed to make one, not even IF NOT EXISTS.
             schema = self._schema
             if schema and not await connection.run_sync(lambda sync: sa.inspect(sync).has_schema(schema)):

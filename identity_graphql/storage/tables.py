@@ -81,6 +81,33 @@ def _(element: Any, compiler: Any, **options: Any) -> str:
     return str(compiler.process(column == sa.any_(sa.bindparam(given.key, type_=ARRAY(kind))), **options))
 
 
+class found_in(FunctionElement[bool]):
+    """Whether a column's value is one of those that a query finds.
+
+    The query runs first, and what it finds is looked up by the column's index. Told as a join, PostgreSQL would choose
+    the order and the way by what it knows of the tables, which may be nothing, or what was true of ten rows.
+    """
+
+    type = sa.Boolean()
+    inherit_cache = True
+    name = "found_in"
+
+    def __init__(self, column: sa.ColumnElement[Any], query: sa.Select[Any]) -> None:
+        super().__init__(column, query.scalar_subquery())
+
+
+@compiles(found_in)
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    column, query = (compiler.process(part, **options) for part in element.clauses)
+    return f"{column} IN {query}"
+
+
+@compiles(found_in, "postgresql")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    column, query = (compiler.process(part, **options) for part in element.clauses)
+    return f"{column} = ANY (ARRAY{query})"
+
+
 # SQLite gives out ids by itself only to an INTEGER key.
 BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
