@@ -91,7 +91,7 @@ class Databases:
         service = IdentityService(storage, Normalisation())
         with self._progress.task(f"{name}: {customers:,} customers", customers + -(-customers // 3)) as advance:
             await workload.preload(service, customers, advance)
-        if name != "mariadb":  # what the server does by itself after a while
+        if name == "postgresql":  # what the server does by itself after a while
             async with storage.transaction() as connection:
                 await connection.execute(sa.text("ANALYZE"))
         await service.close()

@@ -231,17 +231,11 @@ def test_a_parameter_that_cannot_work_is_refused_by_name(given: str, named: str,
     assert accepted in message
 
 
-def test_a_plain_postgresql_address_names_the_program_and_plans_each_statement_once() -> None:
+def test_a_plain_postgresql_address_names_the_program() -> None:
     assert Address.parse("postgres://h/d") == Address(
         Backend.POSTGRESQL,
         Address.parse("postgres://h/d").url,
-        {
-            "server_settings": {
-                "application_name": "identity_graphql",
-                "jit": "off",
-                "plan_cache_mode": "force_generic_plan",
-            }
-        },
+        {"server_settings": {"application_name": "identity_graphql"}},
     )
 
 
@@ -263,13 +257,11 @@ def test_a_schema_becomes_the_search_path(schema: str, search_path: str) -> None
     assert address.schema == search_path.strip('"').replace('""', '"')
 
 
-def test_pgbouncer_gets_no_lasting_statements_and_no_setting_it_refuses() -> None:
-    arguments = Address.parse("postgres://h/d?pgbouncer=true&statement_cache_size=50").connect_args
-    name = arguments["prepared_statement_name_func"]
+def test_behind_pgbouncer_no_statement_lasts() -> None:
+    address = Address.parse("postgres://h/d?pgbouncer=true&statement_cache_size=50")
 
-    assert arguments["statement_cache_size"] == arguments["prepared_statement_cache_size"] == 0
-    assert arguments["server_settings"] == {"application_name": "identity_graphql"}
-    assert name() != name()
+    assert address.pooled
+    assert address.connect_args["statement_cache_size"] == address.connect_args["prepared_statement_cache_size"] == 0
 
 
 def test_pgbouncer_false_changes_nothing() -> None:

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
-from uuid import uuid4
 
 from sqlalchemy import URL
 
@@ -34,6 +33,8 @@ class Address:
     pool_timeout: float | None = None
     ignored: tuple[str, ...] = ()
     """Parameters that have no effect here, for the log."""
+    pooled: bool = False
+    """Whether PgBouncer stands in front: the next transaction may run on another connection to the server."""
 
     @classmethod
     def parse(cls, text: str) -> Address:
@@ -121,7 +122,7 @@ def _server(backend: Backend, rest: str, query: str) -> tuple[URL, Parameters]:
 def _postgresql(url: URL, parameters: Parameters) -> Address:
     if not (url.host or url.database):
         raise refusal("neither a host nor a database is named, as in postgresql://user:password@localhost/identity")
-    settings = {"application_name": parameters.text("application_name") or "identity_graphql", **_PLANNING}
+    settings = {"application_name": parameters.text("application_name") or "identity_graphql"}
     arguments: dict[str, Any] = {"server_settings": settings}
     if url.host and url.host.startswith("/"):
         # The folder of a socket. Not left in the URL: there, a colon in it would announce a port.
@@ -137,29 +138,17 @@ def _postgresql(url: URL, parameters: Parameters) -> Address:
     if schema is not None:
         if not schema or "," in schema or schema == "$user" or len(schema.encode()) > 63:
             raise parameters.refused("schema", "must be the name of one schema, of at most 63 bytes")
-        # PgBouncer refuses it, unless it is told to track it (track_extra_parameters) or to drop it, which
-        # would be another schema: better refused there than dropped here.
         plain = re.fullmatch(r"[a-z_][a-z0-9_]*", schema)
         settings["search_path"] = schema if plain else '"' + schema.replace('"', '""') + '"'
     cached = parameters.whole("statement_cache_size", 0, 100_000)
-    if parameters.word("pgbouncer", TRUTH):
-        # The next transaction may run where somebody else prepared another statement under the same name.
-        arguments["prepared_statement_name_func"] = _unique_statement_name
-        cached = 0
-        for name in _PLANNING:  # refused by PgBouncer; it does know application_name
-            del settings[name]
+    if pooled := bool(parameters.word("pgbouncer", TRUTH)):
+        cached = 0  # what was prepared on one connection to the server is not there on the next
     if cached is not None:
         arguments |= {"statement_cache_size": cached, "prepared_statement_cache_size": cached}
-    return _address(Backend.POSTGRESQL, url, parameters, arguments, schema)
+    return _address(Backend.POSTGRESQL, url, parameters, arguments, schema, pooled=pooled)
 
 
-# Every look-up is by an index, whatever the values: planning again for each of them costs more than it finds.
-_PLANNING = {"jit": "off", "plan_cache_mode": "force_generic_plan"}
 _WRITABLE = {"any": "any", "read-write": "read-write", "primary": "primary"}
-
-
-def _unique_statement_name() -> str:
-    return f"__asyncpg_{uuid4()}__"
 
 
 def _mysql(url: URL, parameters: Parameters) -> Address:
@@ -210,6 +199,8 @@ def _address(
     parameters: Parameters,
     arguments: Mapping[str, Any],
     schema: str | None = None,
+    *,
+    pooled: bool = False,
 ) -> Address:
     size, timeout = parameters.whole("connection_limit", 1, 1000), parameters.seconds("pool_timeout")
-    return Address(backend, url, arguments, schema, size, timeout, tuple(parameters.ignored))
+    return Address(backend, url, arguments, schema, size, timeout, tuple(parameters.ignored), pooled)

@@ -89,5 +89,8 @@ class Dialect(Protocol):
     def without_timeouts(self, connection: AsyncConnection) -> AbstractAsyncContextManager[None]:
         """Let the statements of this transaction take as long as they take."""
 
+    async def allow_full_scans(self, connection: AsyncConnection) -> None:
+        """Let the statements of this transaction read whole tables, where they would have to use indexes otherwise."""
+
     def migration_lock(self, connection: AsyncConnection) -> AbstractAsyncContextManager[None]:
         """Keep every other process from migrating this database meanwhile."""

@@ -100,6 +100,9 @@ class MySQL:
         finally:
             await connection.execute(TIMEOUT_AGAIN)
 
+    async def allow_full_scans(self, connection: AsyncConnection) -> None:
+        pass  # they may
+
     @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:
         # Of the session: its DDL commits by itself, so a lock of the transaction would be lost at once.

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg  # type: ignore[import-untyped]
 import orjson
 import sqlalchemy as sa
 from msgspec.structs import asdict
@@ -26,6 +27,16 @@ RETRY = frozenset({"40001", "40P01", "55P03"})
 # Beside class 08 (connection exception): admin_shutdown, crash_shutdown, cannot_connect_now, database_dropped,
 # query_canceled (a statement timeout), too_many_connections, read_only_sql_transaction (a replica after failover)
 AWAY = frozenset({"57P01", "57P02", "57P03", "57P04", "57014", "53300", "25006"})
+# How our connections plan, whatever PostgreSQL knows of the tables, which may be nothing, or what was true of ten rows
+# (decision 0017). Each statement once, as planning costs more than a look-up, and so that it is right for tables of
+# any size: by an index. It would read a small table as a whole, and go on to when it is large.
+PLANNING = {
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_indexonlyscan": "off",
+}
+FULL_SCANS = sa.text("SELECT set_config('enable_seqscan', 'on', true), set_config('enable_indexonlyscan', 'on', true)")
 NO_TIMEOUT = sa.text("SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true)")
 MIGRATION_LOCK = 0x1DE7717  # any number that nobody else uses
 
@@ -34,12 +45,14 @@ class PostgreSQL:
     def engines(self, address: Address, pool: Pool) -> Engines:
         engine = create_async_engine(
             address.url,
-            connect_args=_limited(address, pool),
+            connect_args=_arguments(address, pool),
             pool_size=pool.size,
             max_overflow=0,
             pool_timeout=pool.timeout,
             pool_use_lifo=True,  # a few connections that know the statements, rather than many that do not yet
-            isolation_level="AUTOCOMMIT",  # one statement needs no BEGIN and COMMIT around it, not even to write
+            # One statement needs no BEGIN and COMMIT around it, not even to write; but where settings last for a
+            # transaction it does.
+            isolation_level="READ COMMITTED" if address.pooled else "AUTOCOMMIT",
             hide_parameters=True,  # error texts hold no personal data
         )
         return Engines(
@@ -47,7 +60,7 @@ class PostgreSQL:
             # Set rather than inherited: correct at every level, this one only avoids needless conflicts.
             write=engine.execution_options(isolation_level=pool.isolation_level),
             snapshot=engine.execution_options(isolation_level="REPEATABLE READ"),
-            write_alone=pool.isolation_level == "READ COMMITTED",
+            write_alone=pool.isolation_level == "READ COMMITTED" and not address.pooled,
         )
 
     def classify_error(self, error: BaseException) -> ErrorClass:
@@ -107,6 +120,9 @@ class PostgreSQL:
         await connection.execute(NO_TIMEOUT)
         yield
 
+    async def allow_full_scans(self, connection: AsyncConnection) -> None:
+        await connection.execute(FULL_SCANS)
+
     @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:
         # Of the transaction, not of the session: a pooler in front may hand the session to somebody else.
@@ -114,25 +130,55 @@ class PostgreSQL:
         yield
 
 
-def _limited(address: Address, pool: Pool) -> dict[str, Any]:
-    """The arguments of a connection, with the time-outs; not behind a pooler, which refuses them."""
+def _arguments(address: Address, pool: Pool) -> dict[str, Any]:
+    """The arguments of a connection, with the settings that are for our connections alone."""
     arguments = dict(address.connect_args)
-    if "prepared_statement_name_func" not in arguments:
-        timeouts = {"statement_timeout": pool.statement_timeout, "lock_timeout": pool.lock_timeout}
-        milliseconds = {name: str(round(seconds * 1000)) for name, seconds in timeouts.items()}
-        arguments["server_settings"] = {**arguments.get("server_settings", {}), **milliseconds}
+    timeouts = {"statement_timeout": pool.statement_timeout, "lock_timeout": pool.lock_timeout}
+    settings = {
+        **arguments["server_settings"],
+        **PLANNING,
+        **{name: str(round(seconds * 1000)) for name, seconds in timeouts.items()},
+    }
+    if address.pooled:  # it refuses every setting that it does not know, but for this one
+        name = "application_name"
+        arguments["server_settings"] = {name: settings.pop(name)}
+        arguments["connection_class"] = _beginning_with(settings)
+    else:
+        arguments["server_settings"] = settings
     return arguments
+
+
+def _beginning_with(settings: Mapping[str, str]) -> type[asyncpg.Connection]:
+    """Connections that begin each transaction with these settings, which last as long as it does."""
+    query = "SELECT " + ", ".join(
+        f"set_config({_quoted(name)}, {_quoted(value)}, true)" for name, value in settings.items()
+    )
+
+    class Connection(asyncpg.Connection):  # type: ignore[misc]
+        async def execute(self, statement: str, *args: Any, **options: Any) -> Any:
+            if statement.startswith("BEGIN"):  # in the same round trip, which costs more than the settings do
+                statement = f"{statement} {query}"
+            return await super().execute(statement, *args, **options)
+
+    return Connection
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 # The steps of `writes.write`, in its order: each waits for the one before it, which it counts or joins. The
 # statement sees the tables as they were before it, so a row is changed at most once: the swap of a primary that is
-# demoted also links it.
+# demoted also links it. Rows that are there are found by a list of keys, and only then joined, by hash, whatever is
+# known of the tables: `+ 0` and `|| ''` keep a join from going through an index, some of them or all of it;
+# `generate_subscripts` is there because it counts as a thousand rows, where `unnest` counts as ten.
 _WRITE = sa.text("""
 WITH swap AS (
-  SELECT * FROM unnest(
-    CAST(:swap_id AS bigint[]), CAST(:swap_seen AS bigint[]), CAST(:swap_version AS bigint[]),
-    CAST(:swap_changed_at AS timestamptz[]), CAST(:swap_linked_id AS bigint[]), CAST(:swap_updated_at AS timestamptz[])
-  ) AS given (id, seen, version, changed_at, linked_id, updated_at)
+  SELECT * FROM ROWS FROM (
+    unnest(CAST(:swap_id AS bigint[])), unnest(CAST(:swap_seen AS bigint[])), unnest(CAST(:swap_version AS bigint[])),
+    unnest(CAST(:swap_changed_at AS timestamptz[])), unnest(CAST(:swap_linked_id AS bigint[])),
+    unnest(CAST(:swap_updated_at AS timestamptz[])), generate_subscripts(CAST(:swap_id AS bigint[]), 1)
+  ) AS given (id, seen, version, changed_at, linked_id, updated_at, position)
 ), locked AS MATERIALIZED (
   -- an UPDATE alone locks its rows in any order, and two of them would wait for each other
   SELECT id, version FROM contact WHERE id = ANY (CAST(:swap_id AS bigint[])) ORDER BY id FOR NO KEY UPDATE
@@ -145,7 +191,7 @@ WITH swap AS (
   SET version = swap.version, changed_at = swap.changed_at,
     linked_id = coalesce(swap.linked_id, contact.linked_id), updated_at = coalesce(swap.updated_at, contact.updated_at)
   FROM swap, verified
-  WHERE contact.id = swap.id
+  WHERE contact.id = ANY (ARRAY(SELECT id FROM locked)) AND contact.id + 0 = swap.id
 ), created AS MATERIALIZED (
   SELECT given.*, coalesce(drawn, nextval('contact_id_seq')) AS id
   FROM (
@@ -171,10 +217,11 @@ WITH swap AS (
   ORDER BY given.kind, given.value
 ), relinked AS (
   UPDATE contact SET linked_id = given.linked_id, updated_at = given.updated_at
-  FROM verified, unnest(
-    CAST(:relink_id AS bigint[]), CAST(:relink_linked_id AS bigint[]), CAST(:relink_updated_at AS timestamptz[])
-  ) AS given (id, linked_id, updated_at)
-  WHERE contact.id = given.id
+  FROM verified, ROWS FROM (
+    unnest(CAST(:relink_id AS bigint[])), unnest(CAST(:relink_linked_id AS bigint[])),
+    unnest(CAST(:relink_updated_at AS timestamptz[])), generate_subscripts(CAST(:relink_id AS bigint[]), 1)
+  ) AS given (id, linked_id, updated_at, position)
+  WHERE contact.id = ANY (CAST(:relink_id AS bigint[])) AND contact.id + 0 = given.id
 ), logged AS (
   INSERT INTO event (at, kind, outcome, email, phone_number, raw, norm, contact_id, primary_id, demoted,
     version_before, version_after, request_id)
@@ -203,7 +250,8 @@ WITH swap AS (
   ON CONFLICT DO NOTHING
 ), believed AS (
   DELETE FROM withheld_pair USING logged
-  WHERE withheld_pair.email = logged.email AND withheld_pair.phone_number = logged.phone_number AND NOT logged.withheld
+  WHERE withheld_pair.email = ANY (CAST(:event_email AS text[])) AND withheld_pair.email || '' = logged.email
+    AND withheld_pair.phone_number || '' = logged.phone_number AND NOT logged.withheld
 )
 SELECT ARRAY(SELECT id FROM created ORDER BY provisional), ARRAY(SELECT seq FROM logged ORDER BY seq) FROM verified
 """)

@@ -108,6 +108,9 @@ class SQLite:
     async def without_timeouts(self, connection: AsyncConnection) -> AsyncIterator[None]:
         yield  # there is no limit
 
+    async def allow_full_scans(self, connection: AsyncConnection) -> None:
+        pass  # they may
+
     @asynccontextmanager
     async def migration_lock(self, connection: AsyncConnection) -> AsyncIterator[None]:
         yield  # BEGIN IMMEDIATE is the lock

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from identity_graphql.domain.contacts import Cluster, Contact
+from identity_graphql.domain.contacts import Cluster, Contact, LinkPrecedence
 from identity_graphql.domain.events import EventKind
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 from identity_graphql.domain.reconcile import Found
@@ -20,7 +20,9 @@ from identity_graphql.storage.tables import (
     event,
     event_contact,
     former_claim,
+    found_in,
     identifier,
+    looked_up,
     pair,
     withheld_pair,
 )
@@ -35,23 +37,49 @@ def padded(values: Sequence[T], nothing: T) -> list[T]:
     return [*values, *[values[-1]] * (length - len(values))]
 
 
-def _claimed(kind: IdentifierKind, member: sa.FromClause) -> tuple[sa.FromClause, sa.ColumnElement[bool]]:
-    """The claim that this member has on its identifier of this kind, to be joined from the left."""
-    claim = identifier.alias(f"claim_{kind.value}")
-    return claim, (claim.c.kind == kind.value) & (claim.c.value == member.c[kind.value]) & (
-        claim.c.contact_id == member.c.id
-    )
+def on_identifiers(table: sa.Table) -> sa.ColumnElement[bool]:
+    """Whether a claim is on one of the identifiers that are given, each kind as a list of its own (`by_kind`).
 
-
-def _members(touched: sa.CTE, member: sa.FromClause, link: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    """The contacts of the touched clusters that are linked this way.
-
-    Deleted ones too: they are few, and left out when the rows are read. A condition on ``deleted_at`` here makes
-    PostgreSQL, before its first ANALYZE, take so few rows for granted that it reads whole tables instead.
+    An OR, so that both columns of the key are looked up: PostgreSQL 15 may look up one kind alone, and then go through
+    all values of it.
     """
-    email, on_email = _claimed(IdentifierKind.EMAIL, member)
-    phone_number, on_phone_number = _claimed(IdentifierKind.PHONE_NUMBER, member)
-    return sa.select(
+    return sa.or_(*((table.c.kind == kind.value) & among(table.c.value, f"{kind.value}s") for kind in IdentifierKind))
+
+
+def by_kind(identifiers: Iterable[Identifier], most: int) -> Iterator[dict[str, list[str]]]:
+    """The parameters of `on_identifiers`; several, if there are more than so many of a kind."""
+    lists = {f"{kind.value}s": sorted({i.value for i in identifiers if i.kind is kind}) for kind in IdentifierKind}
+    for start in range(0, max(map(len, lists.values())), most):
+        yield {name: padded(values[start : start + most], "") for name, values in lists.items()}
+
+
+def by_index(select: sa.Select[Any], table: sa.FromClause, index: str) -> sa.Select[Any]:
+    """Make MySQL and MariaDB use this index, where they may think that it is shorter to read the whole table."""
+    return select.with_hint(table, f"FORCE INDEX ({index})", "mysql")
+
+
+def is_linked_as(precedence: LinkPrecedence, member: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Whether this is a primary, or a secondary. By the column without an index: half of the contacts are, and
+    `linked_id IS NULL` makes PostgreSQL go through all of them where it knows nothing better."""
+    return member.c.link_precedence == precedence.value
+
+
+def is_claimed(table: sa.Table, kind: IdentifierKind, member: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Whether this table of claims has this member's claim on its identifier of this kind."""
+    claim = table.alias(f"claim_{kind.value}")
+    found = sa.select(claim.c.contact_id).where(
+        claim.c.kind == kind.value, claim.c.value == member.c[kind.value], claim.c.contact_id == member.c.id
+    )
+    return found.scalar_subquery().is_not(None)
+
+
+def _members(link: str, index: str, touched: sa.CTE) -> sa.Select[Any]:
+    """The contacts that are linked to the touched clusters by this column.
+
+    Deleted ones too: they are few, and left out when the rows are read.
+    """
+    member = contact.alias("member")
+    found = sa.select(
         member.c.id,
         member.c.email,
         member.c.phone_number,
@@ -61,18 +89,20 @@ def _members(touched: sa.CTE, member: sa.FromClause, link: sa.ColumnElement[bool
         member.c.deleted_at,
         member.c.version,
         member.c.changed_at,
-        email.c.contact_id.is_not(None).label("claims_email"),
-        phone_number.c.contact_id.is_not(None).label("claims_phone_number"),
-    ).select_from(touched.join(member, link).outerjoin(email, on_email).outerjoin(phone_number, on_phone_number))
+        is_claimed(identifier, IdentifierKind.EMAIL, member).label("claims_email"),
+        is_claimed(identifier, IdentifierKind.PHONE_NUMBER, member).label("claims_phone_number"),
+    )
+    return by_index(found.select_from(looked_up(touched, member, link)), member, index)
 
 
 def _clusters(touched: sa.CTE) -> tuple[sa.Select[Any], sa.Select[Any]]:
     """All contacts of the touched clusters: the primaries, and what is linked to them."""
-    primary, secondary = contact.alias("primary_contact"), contact.alias("secondary_contact")
-    return (
-        _members(touched, primary, primary.c.id == touched.c.primary_id),
-        _members(touched, secondary, secondary.c.linked_id == touched.c.primary_id),
-    )
+    return _members("id", "PRIMARY", touched), _members("linked_id", "ix_contact_linked_id", touched)
+
+
+def _primary_of(contact_id: sa.ColumnElement[int]) -> sa.ScalarSelect[int]:
+    owner = contact.alias("owner")
+    return sa.select(sa.func.coalesce(owner.c.linked_id, owner.c.id)).where(owner.c.id == contact_id).scalar_subquery()
 
 
 def _find() -> sa.CompoundSelect[Any]:
@@ -81,21 +111,16 @@ def _find() -> sa.CompoundSelect[Any]:
     Three kinds of rows: contacts; pairs that were seen before (no id, but an email; in the fourth column, of a pair
     that was kept back, whether it is banned itself); the clock (neither), with whether there is any ban at all.
     """
-    owner = contact.alias("owner")
     touched = (
-        sa.select(sa.func.coalesce(owner.c.linked_id, owner.c.id).label("primary_id"))
+        sa.select(_primary_of(identifier.c.contact_id).label("primary_id"))
         .distinct()
-        .select_from(identifier.join(owner, owner.c.id == identifier.c.contact_id))
-        .where(
-            ((identifier.c.kind == IdentifierKind.EMAIL.value) & among(identifier.c.value, "emails"))
-            | ((identifier.c.kind == IdentifierKind.PHONE_NUMBER.value) & among(identifier.c.value, "phone_numbers"))
-        )
+        .where(on_identifiers(identifier))
         .cte("touched")
     )
     nothing = sa.null()
     seen = _pairs(pair, nothing)
     withheld = _pairs(withheld_pair, sa.case((withheld_pair.c.banned, 1), else_=0))
-    any_ban = sa.case((sa.exists().select_from(ban), 1), else_=0)
+    any_ban = sa.case((sa.exists().where(ban.c.contact_id > 0), 1), else_=0)
     now = sa.select(nothing, nothing, nothing, any_ban, clock(), *[nothing] * 6)
     return sa.union_all(*_clusters(touched), seen, withheld, now)
 
@@ -132,7 +157,7 @@ def _page_of_clusters() -> sa.CompoundSelect[Any]:
     touched = (
         sa.select(primary.c.id.label("primary_id"))
         .where(
-            primary.c.linked_id.is_(None),
+            is_linked_as(LinkPrecedence.PRIMARY, primary),
             primary.c.deleted_at.is_(None),
             primary.c.id > sa.bindparam("after"),
         )
@@ -164,15 +189,14 @@ PAGE_OF_CONTACTS = (
 def _bans() -> sa.Select[Any]:
     """The bans between clusters of these primaries."""
     one, other = contact.alias("one"), contact.alias("other")
-    return (
-        sa.select(ban.c.contact_id, ban.c.other_id)
-        .select_from(ban.join(one, one.c.id == ban.c.contact_id).join(other, other.c.id == ban.c.other_id))
-        .where(
-            among(one.c.id, "primary_ids") | among(one.c.linked_id, "primary_ids"),
-            among(sa.func.coalesce(other.c.linked_id, other.c.id), "primary_ids"),
-            one.c.deleted_at.is_(None),
-            other.c.deleted_at.is_(None),
-        )
+    member = sa.select(one.c.id).where(
+        among(one.c.id, "primary_ids") | among(one.c.linked_id, "primary_ids"), one.c.deleted_at.is_(None)
+    )
+    primary = sa.select(sa.func.coalesce(other.c.linked_id, other.c.id)).where(
+        other.c.id == ban.c.other_id, other.c.deleted_at.is_(None)
+    )
+    return sa.select(ban.c.contact_id, ban.c.other_id).where(
+        found_in(ban.c.contact_id, member), among(primary.scalar_subquery(), "primary_ids")
     )
 
 
@@ -220,20 +244,19 @@ UPDATE_CONTACT = (
     )
 )
 
-PRIMARIES = sa.select(contact.c.linked_id).where(among(contact.c.id, "ids"), contact.c.linked_id.is_not(None))
+PRIMARIES = sa.select(contact.c.linked_id).where(
+    among(contact.c.id, "ids"), is_linked_as(LinkPrecedence.SECONDARY, contact)
+)
 MEMBERS = sa.select(contact.c.id).where(among(contact.c.linked_id, "ids"))
 LIVE_PRIMARIES = sa.select(contact.c.id).where(
-    among(contact.c.id, "ids"), contact.c.linked_id.is_(None), contact.c.deleted_at.is_(None)
+    among(contact.c.id, "ids"), is_linked_as(LinkPrecedence.PRIMARY, contact), contact.c.deleted_at.is_(None)
 )
 _EVENT = sa.select(event)
 EVENTS = _EVENT.where(among(event.c.seq, "ids"))
 EVENTS_OF_CLUSTERS = _EVENT.where(among(event.c.primary_id, "ids"))
 EVENTS_ABOUT = sa.select(event_contact.c.seq).where(among(event_contact.c.contact_id, "ids")).distinct()
 CLAIMANTS = sa.union(
-    *(
-        sa.select(table.c.contact_id).where(table.c.kind == sa.bindparam("of_kind"), among(table.c.value, "values"))
-        for table in (identifier, former_claim)
-    )
+    *(sa.select(table.c.contact_id).where(on_identifiers(table)) for table in (identifier, former_claim))
 )
 FORGET_CLAIMS = former_claim.delete().where(
     former_claim.c.kind == sa.bindparam("of_kind"), former_claim.c.value == sa.bindparam("of_value")
@@ -245,19 +268,20 @@ REWRITE_EVENT = (
     .values({name: sa.bindparam(name) for name in _REWRITTEN})
 )
 
-PAGE_OF_WITHHELD = (
+PAGE_OF_WITHHELD = by_index(
     sa.select(withheld_pair)
     .where(withheld_pair.c.seq > sa.bindparam("after"))
     .order_by(withheld_pair.c.seq)
-    .limit(sa.bindparam("limit"))
+    .limit(sa.bindparam("limit")),
+    withheld_pair,
+    "ix_withheld_pair_seq",
 )
 
 PAGE_OF_BANS = sa.select(ban).where(ban.c.seq > sa.bindparam("after")).order_by(ban.c.seq).limit(sa.bindparam("limit"))
 
 WITHHELD_BY = (
-    sa.select(event.c.primary_id)
+    sa.select(sa.select(event.c.primary_id).where(event.c.seq == withheld_pair.c.seq).scalar_subquery())
     .distinct()
-    .select_from(withheld_pair.join(event, event.c.seq == withheld_pair.c.seq))
     .where(among(withheld_pair.c.email, "emails") | among(withheld_pair.c.phone_number, "phone_numbers"))
 )
 

@@ -99,7 +99,7 @@ class Storage:
     async def table_scan(self) -> AsyncIterator[TableScan]:
         """To go through all that was there at one moment, however long it takes."""
         async with self.snapshot() as connection, self.dialect.without_timeouts(connection):
-            yield TableScan(connection)
+            yield TableScan(connection, self.dialect)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
@@ -228,6 +228,7 @@ class Storage:
             self.dialect.without_timeouts(connection),
             self.dialect.migration_lock(connection),
         ):
+            await self.dialect.allow_full_scans(connection)
             # Looked for first: who may use a schema need not be allowed to make one, not even IF NOT EXISTS.
             schema = self._schema
             if schema and not await connection.run_sync(lambda sync: sa.inspect(sync).has_schema(schema)):

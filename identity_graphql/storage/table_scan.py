@@ -17,9 +17,10 @@ from identity_graphql.domain.events import Event, EventKind, Outcome, VerbEvent
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind, identifiers
 from identity_graphql.domain.state import Bond, Pair, Withheld
 from identity_graphql.storage import event_log
+from identity_graphql.storage.dialect import Dialect
 from identity_graphql.storage.event_rows import DEMOTED, MALFORMED, SCANNED, demotions_of, scanned_event_of
 from identity_graphql.storage.plan_writes import MOST_PARAMETERS
-from identity_graphql.storage.statements import padded
+from identity_graphql.storage.statements import by_kind, is_claimed, on_identifiers
 from identity_graphql.storage.tables import (
     among,
     ban,
@@ -73,8 +74,9 @@ class TableRows(Struct, frozen=True):
 class TableScan:
     """Reads the tables on one connection, in a transaction that sees one moment."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, dialect: Dialect) -> None:
         self._connection = connection
+        self._dialect = dialect
         self._empty: set[sa.Table] = set()
 
     async def size(self) -> int:
@@ -171,12 +173,9 @@ class TableScan:
 
     async def _holders(self, table: sa.Table, wanted: Collection[Identifier]) -> set[Claim]:
         found: set[Claim] = set()
-        for kind in IdentifierKind:
-            values = sorted({identifier.value for identifier in wanted if identifier.kind is kind})
-            for start in range(0, len(values), MOST_PARAMETERS):
-                some = padded(values[start : start + MOST_PARAMETERS], "")
-                rows = await self._connection.execute(_HOLDERS[table.name], {"of_kind": kind.value, "values": some})
-                found.update((kind.value, value, contact_id) for value, contact_id in rows)
+        for some in by_kind(wanted, MOST_PARAMETERS):
+            rows = await self._connection.execute(_HOLDERS[table.name], some)
+            found.update((kind, value, contact_id) for kind, value, contact_id in rows)
         return found
 
     async def _pages(self, statement: sa.Executable) -> AsyncIterator[Sequence[Any]]:
@@ -187,6 +186,8 @@ class TableScan:
             after = rows[-1][0]
 
     async def _streamed(self, statement: sa.Executable) -> AsyncIterator[Any]:
+        """The rows of a statement that has to go through a table, which is then best read as it lies there."""
+        await self._dialect.allow_full_scans(self._connection)
         async with self._connection.stream(statement) as rows:
             async for row in rows:
                 yield row
@@ -205,32 +206,23 @@ def _carries(table: sa.FromClause, kind: IdentifierKind) -> sa.ColumnElement[boo
 
 
 def _contacts() -> sa.Select[Any]:
-    email, phone_number = identifier.alias("email_claim"), identifier.alias("phone_number_claim")
     left_out = ("link_precedence", "erased_at", "undone_at")
-    return (
-        sa.select(
-            *(column for column in contact.c if column.name not in left_out),
-            *(sa.false(), sa.false()),  # the claims are apart
-            contact.c.erased_at,
-            contact.c.undone_at,
-            email.c.contact_id.is_not(None),
-            phone_number.c.contact_id.is_not(None),
-        )
-        .select_from(
-            contact.outerjoin(email, _carries(email, IdentifierKind.EMAIL)).outerjoin(
-                phone_number, _carries(phone_number, IdentifierKind.PHONE_NUMBER)
-            )
-        )
-        .where(among(contact.c.id, "ids"))
-    )
+    return sa.select(
+        *(column for column in contact.c if column.name not in left_out),
+        *(sa.false(), sa.false()),  # the claims are apart
+        contact.c.erased_at,
+        contact.c.undone_at,
+        is_claimed(identifier, IdentifierKind.EMAIL, contact),
+        is_claimed(identifier, IdentifierKind.PHONE_NUMBER, contact),
+    ).where(among(contact.c.id, "ids"))
 
 
 def _former() -> sa.CompoundSelect[Any]:
     return sa.union_all(
         *(
-            sa.select(contact.c.id, former_claim.c.kind, former_claim.c.value)
-            .select_from(contact.join(former_claim, _carries(former_claim, kind)))
-            .where(among(contact.c.id, "ids"))
+            sa.select(contact.c.id, sa.literal(kind.value), contact.c[kind.value]).where(
+                among(contact.c.id, "ids"), is_claimed(former_claim, kind, contact)
+            )
             for kind in IdentifierKind
         )
     )
@@ -262,13 +254,8 @@ _OUTLINES = _page(
     event.c.phone_number,
 )
 _BROUGHT = (pair.c.email == event.c.email) & (pair.c.phone_number == event.c.phone_number) & (pair.c.seq == event.c.seq)
-_EVENTS = (
-    sa.select(
-        *SCANNED,
-        pair.c.seq.is_not(None),
-    )
-    .select_from(event.outerjoin(pair, _BROUGHT))
-    .where(among(event.c.seq, "ids"))
+_EVENTS = sa.select(*SCANNED, sa.select(pair.c.seq).where(_BROUGHT).scalar_subquery().is_not(None)).where(
+    among(event.c.seq, "ids")
 )
 _CONTACTS = _contacts()
 _WITHHELD = sa.select(
@@ -278,9 +265,7 @@ _BANS = sa.select(ban).where(among(ban.c.contact_id, "ids"))
 _MARKS = sa.select(event_contact).where(among(event_contact.c.contact_id, "ids"))
 _FORMER = _former()
 _HOLDERS = {
-    table.name: sa.select(table.c.value, table.c.contact_id).where(
-        table.c.kind == sa.bindparam("of_kind"), among(table.c.value, "values")
-    )
+    table.name: sa.select(table.c.kind, table.c.value, table.c.contact_id).where(on_identifiers(table))
     for table in (identifier, former_claim)
 }
 _STRAY_CLAIMS = _stray_claims(identifier)

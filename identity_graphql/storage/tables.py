@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.selectable import NamedFromClause
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
@@ -54,13 +55,22 @@ def _(element: Any, compiler: Any, **options: Any) -> str:
     return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
 
-class among(FunctionElement[bool]):
+class Condition(FunctionElement[bool]):
+    """What stands in a WHERE as it is. Where there are no booleans, others get a `= 1`, and then no index is used."""
+
+    type = sa.Boolean()
+    inherit_cache = True
+
+    def self_group(self, against: Any = None) -> Self:
+        return self
+
+
+class among(Condition):
     """Whether a column's value is one of the list that is given under a name.
 
     PostgreSQL takes the list as an array; elsewhere each length of it is a statement of its own.
     """
 
-    type = sa.Boolean()
     inherit_cache = True
     name = "among"
 
@@ -79,6 +89,62 @@ def _(element: Any, compiler: Any, **options: Any) -> str:
     column, given = element.clauses
     kind = sa.BigInteger if isinstance(column.type, sa.Integer) else sa.Text
     return str(compiler.process(column == sa.any_(sa.bindparam(given.key, type_=ARRAY(kind))), **options))
+
+
+class found_in(Condition):
+    """Whether a column's value is one of those that a query finds.
+
+    PostgreSQL runs the query first, and looks up what it finds by the column's index. Of two tables that are joined
+    it would choose the order and the way by what it knows of them: nothing, or what was true of ten rows.
+    """
+
+    inherit_cache = True
+    name = "found_in"
+
+    def __init__(self, column: sa.ColumnElement[Any], query: sa.Select[Any]) -> None:
+        super().__init__(column, query.scalar_subquery())
+
+
+@compiles(found_in)
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    column, query = (compiler.process(part, **options) for part in element.clauses)
+    return f"{column} IN {query}"
+
+
+@compiles(found_in, "postgresql")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    column, query = (compiler.process(part, **options) for part in element.clauses)
+    return f"{column} = ANY (ARRAY{query})"
+
+
+class looked_up(sa.Join):
+    """The rows of a table whose column has one of the keys that a query finds: the query first, then that column's
+    index, whatever is known of the table. For MySQL and MariaDB the index has to be named."""
+
+    inherit_cache = True
+
+    def __init__(self, keys: sa.CTE, member: NamedFromClause[Any], column: str) -> None:
+        (key,) = keys.c
+        super().__init__(keys, member, member.c[column] == key)
+        self.member, self.column, self.key = member, column, key
+
+
+@compiles(looked_up)
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    return str(compiler.visit_join(element, **options)).replace(" JOIN ", " CROSS JOIN ", 1)
+
+
+@compiles(looked_up, "mysql")
+@compiles(looked_up, "mariadb")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    return str(compiler.visit_join(element, **options)).replace(" INNER JOIN ", " STRAIGHT_JOIN ", 1)
+
+
+@compiles(looked_up, "postgresql")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    table = element.member.element
+    rows = sa.select(table).where(found_in(table.c[element.column], sa.select(element.key)))
+    return str(compiler.process(rows.alias(element.member.name), **options))
 
 
 # SQLite gives out ids by itself only to an INTEGER key.

@@ -168,10 +168,51 @@ def mariadb(*, durable: bool = False) -> Iterator[Server]:
         )
 
 
+@contextmanager
+def pgbouncer(server: Server, *, connections: int = 2) -> Iterator[int]:
+    """The port of a PgBouncer in front of this PostgreSQL server: each transaction of a client gets one of so many
+    connections to the server, and the next one any other."""
+    program = _installed("pgbouncer")
+    if program is None:
+        raise Unavailable("no program pgbouncer is installed")
+    with _Guard(stop_signal="SIGTERM") as guard:
+        for _ in range(5):
+            port, settings = free_port(), guard.home / "pgbouncer.ini"
+            settings.write_text(
+                f"[databases]\n* = host=127.0.0.1 port={server.port} user=postgres\n[pgbouncer]\nauth_type = any\n"
+                f"pool_mode = transaction\ndefault_pool_size = {connections}\nmax_client_conn = 300\n"
+                f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+            )
+            guard("give", str(guard.home))
+            guard("start", program, str(settings))
+            try:
+                _run(_pooling(guard, port))
+            except _PortTaken:
+                continue
+            yield port
+            return
+        raise RuntimeError(f"pgbouncer found no free port\n{guard.log()}")
+
+
+async def _pooling(guard: "_Guard", port: int) -> None:
+    give_up = time.monotonic() + READY_WITHIN
+    while True:
+        try:
+            async with asyncio.timeout(2):
+                await _query("postgresql", port, "SELECT 1")
+            return
+        except Exception as error:
+            if not guard("running"):
+                raise _PortTaken(guard.log()) from error
+            if time.monotonic() > give_up:
+                raise RuntimeError(f"pgbouncer did not answer within {READY_WITHIN} s\n{guard.log()}") from error
+            await asyncio.sleep(0.02)
+
+
 def skip_or_fail(name: str, reason: Unavailable) -> NoReturn:
-    """Skip a test for want of a database, or fail it where REQUIRE_DATABASES names that database."""
+    """Skip a test for want of a database (or pooler), or fail it where REQUIRE_DATABASES names it."""
     required = set(os.environ.get("REQUIRE_DATABASES", "").replace(",", " ").split())
-    unknown = required - {"postgresql", "mariadb", "sqlite"}
+    unknown = required - {"postgresql", "mariadb", "sqlite", "pgbouncer"}
     if unknown:
         pytest.fail(f"REQUIRE_DATABASES names an unknown database: {', '.join(sorted(unknown))}")
     if name in required:
