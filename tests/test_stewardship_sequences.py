@@ -23,7 +23,10 @@ from identity_graphql.domain.state import State
 from identity_graphql.errors import Gone, IdentityError, Refused
 from identity_graphql.services.identify import IdentityService
 from identity_graphql.services.stewardship import Command, StewardService, Subject, VerbResult
-from tests.support.databases import NAMES, Database, Databases, Dump, check, empty, tables_of
+from tests.models.fold import Rows, fold
+from tests.models.memory import undone
+from tests.models.separations import Customers, Separations, Two
+from tests.support.databases import NAMES, Database, Databases, Dump, Tables, check, empty, tables_of
 from tests.support.replayed import answers, check_judged_again, check_replay, events_of
 
 EXAMPLES = {"sqlite": 10, "postgresql": 7, "mariadb": 4}
@@ -78,6 +81,8 @@ class Machine(RuleBasedStateMachine):
         self.events: list[Event] = []
         self.recorded: dict[int, str] = {}
         """what was answered after each event"""
+        self.separations = Separations()
+        self.customers: Customers = {}
 
     # -- what happens
 
@@ -228,6 +233,7 @@ class Machine(RuleBasedStateMachine):
                 assert answers(self.state.clusters()) == self.recorded[event.seq], f"the answer after event {event.seq}"
         check_replay(self.state, rows)
         check_judged_again(self.events, self.state)
+        self._check_bans(rows, [event.seq for event in self.events if event.seq not in before])
 
         clusters = world.run(world.service.page_of_clusters(after=0, limit=100))
         assert answers(clusters) == answers(self.state.clusters())
@@ -247,6 +253,20 @@ class Machine(RuleBasedStateMachine):
                 seq: text.replace(f'"{value}"', f'"{token}"') if seq >= before.seq else text
                 for seq, text in self.recorded.items()
             }
+
+    def _check_bans(self, rows: Tables, fresh: list[int]) -> None:
+        """Whom bans keep apart is whom decisions keep apart; what is said to be withheld by one, is."""
+        for event in rows["event"]:
+            if event["seq"] in fresh:
+                known = [e for e in rows["event"] if e["seq"] <= event["seq"]]
+                folded = fold(known)
+                customers = customers_of(folded)
+                counted = {e["seq"] for e in known} - undone(known)
+                owners = {key: row["contact_id"] for key, row in folded["identifier"].items()}
+                found = apart(folded, customers)
+                self.separations.happened(event, self.customers, customers, counted, found, owners)
+                assert self.separations.twos() == found, event["seq"]
+                self.customers = customers
 
     def _check_ids(self, ids: range) -> None:
         """Every id that was ever given out leads to a cluster, or to when it came to its end."""
@@ -293,6 +313,24 @@ class Machine(RuleBasedStateMachine):
 
     def event(self, n: int) -> int:
         return self.events[-1 - n % len(self.events)].seq
+
+
+def customers_of(folded: dict[str, Rows]) -> Customers:
+    """The contacts that are live, each with those of its cluster; those that can be restored, each by itself."""
+    clusters: dict[int, set[int]] = {}
+    alone: dict[int, frozenset[int]] = {}
+    for row in folded["contact"].values():
+        if row["deleted_at"] is None:
+            clusters.setdefault(row["linked_id"] or row["id"], set()).add(row["id"])
+        elif row["erased_at"] is None and row["undone_at"] is None:
+            alone[row["id"]] = frozenset((row["id"],))
+    return alone | {contact_id: frozenset(members) for members in clusters.values() for contact_id in members}
+
+
+def apart(folded: dict[str, Rows], customers: Customers) -> set[Two]:
+    """Any two contacts between whose customers there is a ban."""
+    bans = [(customers[row["contact_id"]], customers[row["other_id"]]) for row in folded["ban"].values()]
+    return {frozenset((one, other)) for here, there in bans for one in here for other in there}
 
 
 def comparable(result: VerbResult, ids: Mapping[int, int]) -> Any:

@@ -8,12 +8,12 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from identity_graphql.domain import verbs
+from identity_graphql.domain import decisions, verbs
 from identity_graphql.domain.contacts import PROVISIONAL, Contact
 from identity_graphql.domain.events import Demotion, Event, EventKind, Outcome
 from identity_graphql.domain.identifiers import identifiers
 from identity_graphql.domain.reconcile import outcome_of
-from identity_graphql.domain.replay import learn
+from identity_graphql.domain.replay import learn, step
 from identity_graphql.domain.state import State
 from identity_graphql.errors import IdentityError
 
@@ -47,16 +47,25 @@ def counterfactual(events: Sequence[Event], without: frozenset[int], known: Born
     Versions and ``updated_at`` mean nothing in it: they are not a matter of what would have been, but of when it
     is written.
     """
-    state = State()
+    state, seen = State(), State()  # as it comes to be, and as it really was when stewards decided
     made: dict[int, int] = {}
+    asked = {e.seq: verbs.read(e.detail["asked"]) for e in events if e.kind is not EventKind.IDENTIFY and e.detail}
+    last = max((seq for seq, verb in asked.items() if seq not in without and decisions.is_decision(verb)), default=0)
     for event in events:
-        if event.seq in without:
-            continue
-        if event.kind is EventKind.IDENTIFY:
-            _identify_again(state, event, known, made)
-        elif event.detail is not None:
-            with suppress(IdentityError):  # it would have been refused
-                verbs.read(event.detail["asked"]).carry_out(state, event.at, event.seq)
+        verb = asked.get(event.seq)
+        saw_what_it_left = isinstance(verb, verbs.Undo)
+        if saw_what_it_left and event.seq <= last:
+            step(seen, event)
+        if event.seq not in without:
+            if verb is None:
+                _identify_again(state, event, known, made)
+            elif (about := decisions.seen(verb, seen)) is not None:
+                decisions.judge_again(verb, state, event.at, event.seq, about=about, when_seen=seen, without=without)
+            else:
+                with suppress(IdentityError):  # it would have been refused
+                    verbs.carry_out(verb, state, event.at, event.seq)
+        if not saw_what_it_left and event.seq <= last:
+            step(seen, event)
     return state, made
 
 

@@ -374,7 +374,7 @@ def _carried_out(
         after = undo.adopt(before, target, at)
     else:
         after, born = before.copy(), {}
-    verb.carry_out(after, at)
+    verbs.carry_out(verb, after, at)
     return after, born
 
 
