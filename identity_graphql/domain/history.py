@@ -10,10 +10,10 @@ from typing import Any
 from msgspec import Struct
 
 from identity_graphql.domain.changes import Changes
-from identity_graphql.domain.contacts import PROVISIONAL, Contact
+from identity_graphql.domain.contacts import Contact, called
 from identity_graphql.domain.events import Event, EventKind, Outcome
 from identity_graphql.domain.replay import step
-from identity_graphql.domain.state import State
+from identity_graphql.domain.state import State, ends
 
 
 class Moment(Struct, frozen=True):
@@ -48,6 +48,8 @@ class Histories(Struct, frozen=True):
     time, and so of those that were merged into it, too"""
     contacts: Mapping[int, Sequence[Event]]
     """what made a contact, moved it, took it out or brought it back, and the verbs that named it"""
+    kept_from: Mapping[int, int]
+    """by the events that withheld a link: the cluster on the other side of the ban, by its primary then"""
 
 
 def histories(events: Sequence[Event], end: State) -> Histories:
@@ -55,6 +57,7 @@ def histories(events: Sequence[Event], end: State) -> Histories:
     finally_ = {contact_id: primary_id for primary_id, members in end.members.items() for contact_id in members}
     clusters: defaultdict[int, list[Event]] = defaultdict(list)
     contacts: defaultdict[int, list[Event]] = defaultdict(list)
+    kept_from: dict[int, int] = {}
     state = State()
     heirs: dict[int, set[int]] = {}  # of every cluster on the way: the primaries that its contacts have in the end
     for event in events:
@@ -68,6 +71,11 @@ def histories(events: Sequence[Event], end: State) -> Histories:
             joined = heirs.setdefault(event.primary_id, set())
             joined.update(heir for d in event.demoted for heir in heirs.pop(d.id))
             joined.update(finally_[contact_id] for contact_id in moved[-1:] if contact_id in finally_)
+            if event.outcome is Outcome.WITHHELD and event.pair is not None:
+                there = state.home(ends(event.pair)[1])
+                if there is not None and there != event.primary_id:
+                    kept_from[event.seq] = there
+                    concerned |= heirs[there]
         else:
             standing = {contact_id: _standing(state.contacts.get(contact_id)) for contact_id in about}
             step(state, event)
@@ -82,7 +90,7 @@ def histories(events: Sequence[Event], end: State) -> Histories:
             clusters[heir].append(event)
         for contact_id in moved:
             contacts[contact_id].append(event)
-    return Histories(clusters, contacts)
+    return Histories(clusters, contacts, kept_from)
 
 
 def departed(events: Sequence[Event], contact_ids: Collection[int]) -> set[int]:
@@ -102,12 +110,15 @@ def departed(events: Sequence[Event], contact_ids: Collection[int]) -> set[int]:
     return found
 
 
-def words(event: Event) -> str:
-    """What an event did, for people. Without values: they stand beside it."""
+def words(event: Event, kept_from: int | None = None) -> str:
+    """What an event did, for people. Without values: they stand beside it.
+
+    ``kept_from``: of a withheld request, the cluster on the other side of the ban (`Histories.kept_from`).
+    """
     if event.kind is not EventKind.IDENTIFY:
         return f"{event.actor}: {_ASKED[event.kind](event)}"
-    home = _contact(event.primary_id)
-    new = _contact(event.contact_id or 0)
+    home = called(event.primary_id)
+    new = called(event.contact_id or 0)
     if event.outcome is Outcome.CREATED:
         return f"a new customer, {new}"
     if event.outcome is Outcome.LINKED:
@@ -116,12 +127,9 @@ def words(event: Event) -> str:
         younger = ", ".join(str(demotion.id) for demotion in event.demoted)
         return f"the cluster of contact {younger} was merged into that of {home}"
     if event.outcome is Outcome.WITHHELD:
-        return f"a link to {home} was withheld: a ban forbids it"
+        there = "" if kept_from is None else f" to that of {called(kept_from)}"
+        return f"a link of the cluster of {home}{there} was withheld: a ban forbids it"
     return f"an email and a phone number of the cluster of {home} were seen together for the first time"
-
-
-def _contact(contact_id: int) -> str:
-    return f"contact {contact_id}" if contact_id < PROVISIONAL else "a new contact"
 
 
 def _standing(contact: Contact | None) -> tuple[Any, ...] | None:

@@ -15,6 +15,8 @@ Pair = tuple[str, str]
 """An email and a phone number that were seen together."""
 Bond = tuple[int, int]
 """Two contacts, the smaller id first."""
+Ban = tuple[int, int, int]
+"""Two contacts that are banned from each other, the smaller id first, and the event that decided so."""
 
 
 def bond(one: int, other: int) -> Bond:

@@ -10,15 +10,15 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from identity_graphql.domain import explain, history, undo
+from identity_graphql.domain import bans, explain, history, undo
 from identity_graphql.domain.contacts import Cluster, Contact, gone
 from identity_graphql.domain.erasure import without_tokens
-from identity_graphql.domain.events import Event, EventKind
+from identity_graphql.domain.events import Event, EventKind, Outcome
 from identity_graphql.domain.explain import Bridge, Chain, Graph, Node
 from identity_graphql.domain.history import Moment
 from identity_graphql.domain.identifiers import Identifier
 from identity_graphql.domain.replay import replay
-from identity_graphql.domain.state import Pair, State, Withheld, divided, ends
+from identity_graphql.domain.state import Ban, Bond, Pair, State, Withheld, divided, ends
 from identity_graphql.errors import InvalidInput, NotFound, Problem
 from identity_graphql.services.retry import Deadline
 from identity_graphql.storage import Storage
@@ -57,6 +57,10 @@ class ClusterHistory(Struct, frozen=True, dict=True):
     def histories(self) -> history.Histories:
         """What happened to whom."""
         return history.histories(self.events, self.state)
+
+    def kept_from(self, event: Event) -> int | None:
+        """Of a request that was withheld, the cluster on the other side of the ban, by its primary then."""
+        return self.histories.kept_from.get(event.seq) if event.outcome is Outcome.WITHHELD else None
 
     @cached_property
     def _parts(self) -> Mapping[int, State]:
@@ -106,8 +110,8 @@ class ClusterHistory(Struct, frozen=True, dict=True):
         """The pairs that bans keep back from a cluster, in the order in which they came."""
         return sorted(self.part(primary_id).withheld.items(), key=lambda one: (one[1].seq, one[0]))
 
-    def bans(self, primary_id: int) -> list[tuple[int, int, int]]:
-        """The bans of a cluster's contacts: contact, the other contact, event."""
+    def bans(self, primary_id: int) -> list[Ban]:
+        """The bans of a cluster's contacts."""
         return [(*bound, seq) for bound, seq in sorted(self.part(primary_id).bans.items())]
 
     def between(self, start: Node, goal: Node) -> Between:
@@ -122,6 +126,10 @@ class ClusterHistory(Struct, frozen=True, dict=True):
             undone=tuple(event for event in taken_back if event.pair and self._homes(event.pair) == homes),
         )
 
+    def withholds(self, pair: Pair) -> bool:
+        """Whether a ban keeps a withheld pair back; if none does, it waits for a decision."""
+        return bans.withholds(self.state, pair)
+
     def _homes(self, pair: Pair) -> set[int | None]:
         return {self.state.home(end) for end in ends(pair)}
 
@@ -134,7 +142,7 @@ class ClusterHistory(Struct, frozen=True, dict=True):
 class Between(Struct, frozen=True):
     """What keeps two customers apart: bans, pairs that wait behind them, and evidence that was taken back."""
 
-    bans: tuple[tuple[int, int, int], ...]
+    bans: tuple[Ban, ...]
     withheld: tuple[tuple[Pair, Withheld], ...]
     undone: tuple[Event, ...]
 
@@ -199,12 +207,12 @@ class HistoryService:
                 raise NotFound(f"There is no contact {node}.")
         return book, await apart(lambda: book.chain(start, goal), book)
 
-    async def event(self, seq: int) -> tuple[Event, Mapping[int, int]] | None:
-        """An event, and the undos of its lineage: the event that was taken back -> the undo."""
+    async def event(self, seq: int) -> tuple[Event, ClusterHistory] | None:
+        """An event, and the log of its lineage."""
 
-        async def read() -> tuple[Event, Mapping[int, int]] | None:
+        async def read() -> tuple[Event, ClusterHistory] | None:
             found = await self._storage.event(seq)
-            return None if found is None else (found, (await self._book([found.primary_id], None)).undone_by)
+            return None if found is None else (found, await self._book([found.primary_id], None))
 
         return await self._read(read) if 0 < seq <= LARGEST_SEQ else None
 
@@ -212,9 +220,20 @@ class HistoryService:
         """The pairs that bans keep back, by the events that did it, from the first above ``after``."""
         return await self._read(lambda: self._storage.page_of_withheld(after=after, limit=limit))
 
-    async def page_of_bans(self, *, after: int, limit: int) -> list[tuple[int, int, int]]:
-        """The bans (contact, the other contact, event), by event, from the first above ``after``."""
+    async def page_of_bans(self, *, after: Ban, limit: int) -> list[Ban]:
+        """The bans by event, then by contacts, from the first behind ``after``."""
         return await self._read(lambda: self._storage.page_of_bans(after=after, limit=limit))
+
+    async def events(self, seqs: Sequence[int]) -> list[Event | None]:
+        """These events; None for a number that there is not."""
+        found = await self._read(lambda: self._storage.events(set(seqs)))
+        return [found.get(seq) for seq in seqs]
+
+    async def kept_apart(self, twos: Sequence[Bond]) -> list[bool]:
+        """Whether bans stand between the clusters of these primaries, two by two."""
+        primaries = {primary_id for two in twos for primary_id in two}
+        found = await self._read(lambda: self._storage.kept_apart(primaries))
+        return [two in found for two in twos]
 
     async def page_of_clusters(
         self, *, after: int, limit: int, moment: Moment, charge: Callable[[int], None]
@@ -252,7 +271,7 @@ class HistoryService:
 
     async def _events(self, contact_ids: Collection[int], at: datetime | None = None) -> list[Event]:
         """The log of these lineages; InvalidInput if the time has not come yet."""
-        async with self._storage.log_session(contact_ids) as session:
+        async with self._storage.log_session(contact_ids, by_banned_pair=True) as session:
             if at is not None and at > session.now:
                 raise InvalidInput(Problem("asOf", "asOf must not be in the future."))
             return session.events

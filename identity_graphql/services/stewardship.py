@@ -10,7 +10,7 @@ from typing import TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from identity_graphql.domain import erasure, history, undo, verbs
+from identity_graphql.domain import bans, erasure, history, undo, verbs
 from identity_graphql.domain.changes import Changes, touched
 from identity_graphql.domain.contacts import PROVISIONAL, Cluster
 from identity_graphql.domain.erasure import ERASED, Tokens, is_token
@@ -19,7 +19,7 @@ from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Norm
 from identity_graphql.domain.reconcile import TICK, Swap
 from identity_graphql.domain.replay import replay
 from identity_graphql.domain.state import Bond, Pair, State, bond, ends
-from identity_graphql.errors import Conflict, IdentityError, InvalidInput, NotFound, Problem, Refused
+from identity_graphql.errors import Conflict, IdentityError, InvalidInput, NotFound, Outdated, Problem
 from identity_graphql.observability import log, request_id
 from identity_graphql.services.retry import Deadline
 from identity_graphql.storage import Storage
@@ -81,8 +81,8 @@ class ResolvedVerb(Struct, frozen=True):
 class StewardService:
     """A steward's verbs. Each is one transaction, and an event of the log with its actor and reason.
 
-    They raise InvalidInput, NotFound, Refused (another version than expected, a ban in the way) and Busy, and then
-    nothing has changed.
+    They raise InvalidInput, NotFound, Outdated (another version than expected), Refused (a ban in the way, other
+    evidence) and Busy, and then nothing has changed.
     """
 
     def __init__(self, storage: Storage, normalisation: Normalisation, *, timeout: float = 10.0) -> None:
@@ -149,7 +149,7 @@ class StewardService:
         one, other = known[0], known[-1]
 
         def case(state: State, events: Sequence[Event]) -> ResolvedVerb:
-            if pair is not None and ((pair in state.withheld and state.withheld[pair].banned) or one == other):
+            if pair is not None and (len(contacts) < 2 or not bans.between(state, (one, other))):
                 return ResolvedVerb(verbs.UnbanLink(pair=pair), subject=one, about=tuple(known))
             return ResolvedVerb(verbs.UnbanLink(contacts=bond(one, other), rejudge=rejudge), one, other, (one, other))
 
@@ -276,7 +276,7 @@ class StewardService:
             )
 
     def _decided(self, case: ResolvedVerb, command: Command, before: State, session: LogSession) -> VerbResult:
-        """What the verb changes. Raises what the verb raises, and Refused for another version than expected."""
+        """What the verb changes. Raises what the verb raises, and Outdated for another version than expected."""
         expected, expected_other = _expected(before, command, case.subject, case.other)
         at = max([session.now, *(c.changed_at + TICK for c in before.contacts.values() if c.changed_at)])
         after, born = _carried_out(case.verb, before, session.events, at)
@@ -446,7 +446,7 @@ def _version(state: State, contact_id: int) -> int:
 
 
 def _expected(state: State, command: Command, subject: int, other_subject: int | None = None) -> tuple[int, int | None]:
-    """The versions that the command must expect. Raises Refused where it expects others."""
+    """The versions that the command must expect. Raises Outdated where it expects others."""
     expected = _version(state, subject)
     expected_other = None if other_subject is None else _version(state, other_subject)
     given = (
@@ -461,7 +461,7 @@ def _expected(state: State, command: Command, subject: int, other_subject: int |
                 Problem(name, f"{name} is needed: the version of the cluster as you saw it. A dry run tells it.")
             )
         if seen is not None and seen != now:
-            raise Refused(f"The cluster has changed: {name} is {seen}, its version is {now}. Look again.")
+            raise Outdated(f"The cluster has changed: {name} is {seen}, its version is {now}. Look again.")
     return expected, expected_other
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from identity_graphql.domain import erasure, history
 from identity_graphql.domain.events import Demotion, Event, EventKind, Outcome
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
+from identity_graphql.domain.state import ends
 from identity_graphql.storage import statements
 from identity_graphql.storage.plan_writes import MOST_PARAMETERS
 
@@ -23,11 +24,14 @@ STRETCH = 100_000
 """Events that one statement goes through."""
 
 
-async def lineage(connection: AsyncConnection, contact_ids: Collection[int], *, by_value: bool = False) -> list[Event]:
+async def lineage(
+    connection: AsyncConnection, contact_ids: Collection[int], *, by_value: bool = False, by_banned_pair: bool = False
+) -> list[Event]:
     """The events of the lineages of these contacts, in order of ``seq``. In one snapshot, if the transaction is one.
 
     ``by_value``: also of those who had one of their identifiers before or after them, so that whatever the absence of
-    an event could have changed is there.
+    an event could have changed is there. ``by_banned_pair``: also of those who have the other end of a pair that is
+    banned itself: a request that brings it is an event of one of the two alone.
     """
     events: dict[int, Event] = {}
     known: set[int] = set()
@@ -49,20 +53,37 @@ async def lineage(connection: AsyncConnection, contact_ids: Collection[int], *, 
             values = {i for event in events.values() for i in event.identifiers} - looked_up
             looked_up |= values
             fresh = set(await claimants(connection, values)) - known
+        if by_banned_pair and not fresh:
+            values = {i for event in events.values() for i in event.identifiers} - looked_up
+            looked_up |= values
+            fresh = set(await claimants(connection, await _banned_with(connection, values))) - known
     return [events[seq] for seq in sorted(events)]
 
 
 async def claimants(connection: AsyncConnection, identifiers: Iterable[Identifier]) -> list[int]:
     """The contacts that claim one of these identifiers, or ever did."""
     found: list[int] = []
-    for kind in IdentifierKind:
-        values = sorted({identifier.value for identifier in identifiers if identifier.kind is kind})
-        for some in _chunks(values):
-            rows = await connection.execute(
-                statements.CLAIMANTS, {"of_kind": kind.value, "values": statements.padded(some, "")}
-            )
-            found += [row[0] for row in rows]
+    for kind, values in _by_kind(identifiers):
+        given = {"of_kind": kind.value, "values": statements.padded(values, "")}
+        found += [row[0] for row in await connection.execute(statements.CLAIMANTS, given)]
     return found
+
+
+async def _banned_with(connection: AsyncConnection, identifiers: Iterable[Identifier]) -> set[Identifier]:
+    """Both ends of the banned pairs that have one of these identifiers."""
+    found: set[Identifier] = set()
+    for kind, values in _by_kind(identifiers):
+        rows = await connection.execute(statements.BANNED_PAIRS[kind], {"values": statements.padded(values, "")})
+        found.update(end for row in rows for end in ends((row[0], row[1])))
+    return found
+
+
+def _by_kind(identifiers: Iterable[Identifier]) -> Iterable[tuple[IdentifierKind, Sequence[str]]]:
+    """The values of each kind, not too many at a time."""
+    identifiers = set(identifiers)
+    for kind in IdentifierKind:
+        for values in _chunks(sorted(identifier.value for identifier in identifiers if identifier.kind is kind)):
+            yield kind, values
 
 
 async def naming(

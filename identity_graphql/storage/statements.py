@@ -161,15 +161,16 @@ PAGE_OF_CONTACTS = (
 )
 
 
-def _bans() -> sa.Select[Any]:
-    """The bans between clusters of these primaries."""
+def _bans(*, by_primaries: bool = False) -> sa.Select[Any]:
+    """The bans between clusters of these primaries; or the two primaries of each."""
     one, other = contact.alias("one"), contact.alias("other")
+    primaries = [sa.func.coalesce(side.c.linked_id, side.c.id).label(side.name) for side in (one, other)]
     return (
-        sa.select(ban.c.contact_id, ban.c.other_id)
+        sa.select(*(primaries if by_primaries else (ban.c.contact_id, ban.c.other_id)))
         .select_from(ban.join(one, one.c.id == ban.c.contact_id).join(other, other.c.id == ban.c.other_id))
         .where(
             among(one.c.id, "primary_ids") | among(one.c.linked_id, "primary_ids"),
-            among(sa.func.coalesce(other.c.linked_id, other.c.id), "primary_ids"),
+            among(primaries[1], "primary_ids"),
             one.c.deleted_at.is_(None),
             other.c.deleted_at.is_(None),
         )
@@ -177,6 +178,7 @@ def _bans() -> sa.Select[Any]:
 
 
 BANS = _bans()
+KEPT_APART = _bans(by_primaries=True).distinct()
 
 PAGE_OF_IDS = (
     sa.select(contact.c.id)
@@ -251,7 +253,29 @@ PAGE_OF_WITHHELD = (
     .limit(sa.bindparam("limit"))
 )
 
-PAGE_OF_BANS = sa.select(ban).where(ban.c.seq > sa.bindparam("after")).order_by(ban.c.seq).limit(sa.bindparam("limit"))
+# An event may have made several of them: it is behind the last one by its contacts, too.
+PAGE_OF_BANS = (
+    sa.select(ban)
+    .where(
+        (ban.c.seq > sa.bindparam("after"))
+        | (
+            (ban.c.seq == sa.bindparam("after"))
+            & (
+                (ban.c.contact_id > sa.bindparam("after_contact"))
+                | ((ban.c.contact_id == sa.bindparam("after_contact")) & (ban.c.other_id > sa.bindparam("after_other")))
+            )
+        )
+    )
+    .order_by(ban.c.seq, ban.c.contact_id, ban.c.other_id)
+    .limit(sa.bindparam("limit"))
+)
+
+BANNED_PAIRS = {
+    kind: sa.select(withheld_pair.c.email, withheld_pair.c.phone_number).where(
+        withheld_pair.c.banned, among(withheld_pair.c[kind.value], "values")
+    )
+    for kind in IdentifierKind
+}
 
 WITHHELD_BY = (
     sa.select(event.c.primary_id)

@@ -13,6 +13,7 @@ from strawberry.dataloader import DataLoader
 from identity_graphql.domain.contacts import Cluster, Contact
 from identity_graphql.domain.events import Event
 from identity_graphql.domain.identifiers import Identifier
+from identity_graphql.domain.state import Bond
 from identity_graphql.services.history import ClusterHistory, HistoryService
 from identity_graphql.services.identify import IdentityService
 from identity_graphql.services.stewardship import StewardService
@@ -58,6 +59,15 @@ class Context:
     @cached_property
     def books(self) -> DataLoader[int, ClusterHistory]:
         return DataLoader(self._books, max_batch_size=100)
+
+    @cached_property
+    def events(self) -> DataLoader[int, Event | None]:
+        return DataLoader(self.archive.events, max_batch_size=1000)
+
+    @cached_property
+    def kept_apart(self) -> DataLoader[Bond, bool]:
+        """Whether a ban stands between two clusters, by their primaries."""
+        return DataLoader(self.archive.kept_apart, max_batch_size=1000)
 
     async def _books(self, contact_ids: Sequence[int]) -> list[ClusterHistory]:
         book = await self.archive.book(contact_ids)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum
 
@@ -17,6 +17,7 @@ from identity_graphql.domain import explain, history
 from identity_graphql.domain.contacts import PROVISIONAL
 from identity_graphql.domain.erasure import is_token
 from identity_graphql.domain.identifiers import IdentifierKind as Kind
+from identity_graphql.domain.state import Ban as Row
 from identity_graphql.services.history import ClusterHistory
 
 
@@ -76,16 +77,19 @@ class Event:
     undone_by: ID | None = strawberry.field(description="The undo that took it back; null if it counts.")
 
     @classmethod
-    def from_domain(cls, event: domain.Event, undone_by: Mapping[int, int] | None = None) -> Event:
+    def from_domain(
+        cls, event: domain.Event, book: ClusterHistory | None = None, *, kept_from: int | None = None
+    ) -> Event:
+        """With the log that it is from, it is told what became of it. ``kept_from``: see `history.words`."""
         values = [None if is_token(value) else value for value in (event.email, event.phone_number)]
         given = [event.raw.get(name) for name in ("email", "phoneNumber")]
-        undo = (undone_by or {}).get(event.seq)
+        undo = None if book is None else book.undone_by.get(event.seq)
         return cls(
             seq=ID(str(event.seq)) if event.seq else None,
             at=event.at,
             kind=EventKind[event.kind.name],
             outcome=None if event.outcome is domain.Outcome.DONE else Outcome[event.outcome.name],
-            summary=history.words(event),
+            summary=history.words(event, kept_from if book is None else book.kept_from(event)),
             email=values[0],
             phone_number=values[1],
             given_email=None if given[0] is None else str(given[0]),
@@ -104,13 +108,13 @@ class Event:
 
 
 def page_of(
-    events: Sequence[domain.Event], undone_by: Mapping[int, int], *, first: int, after: str | None
+    events: Sequence[domain.Event], book: ClusterHistory, *, first: int, after: str | None
 ) -> Connection[Event]:
     """One page of a history, in the order in which it happened."""
     size, last = page_size(first), position_of(after)
     # What a dry run would write has no number yet: it comes last.
     page = [event for event in events if (event.seq or _LAST) > last][: size + 1]
-    nodes = [Event.from_domain(event, undone_by) for event in page]
+    nodes = [Event.from_domain(event, book) for event in page]
     return Connection.of(nodes, [event.seq or _LAST for event in page], first=size, after=after)
 
 
@@ -120,19 +124,54 @@ _LAST = PROVISIONAL - 1
 @strawberry.enum(description="Whether a pair is evidence.")
 class PairStanding(Enum):
     LIVE = strawberry.enum_value("LIVE", description="It is: its two identifiers are one customer's.")
-    WITHHELD = strawberry.enum_value("WITHHELD", description="It is not: a ban between two contacts keeps it back.")
+    WITHHELD = strawberry.enum_value(
+        "WITHHELD", description="It is not: a ban between two clusters kept it back, and perhaps still does."
+    )
     BANNED = strawberry.enum_value("BANNED", description="It is not: the pair itself is banned.")
 
 
-@strawberry.type(description="Two contacts that are never to be of one cluster.")
+@strawberry.enum(description="What keeps a pair from being evidence.")
+class WithheldBy(Enum):
+    BAN = strawberry.enum_value("BAN", description="A ban: between the two clusters, or on the pair itself.")
+    NOTHING = strawberry.enum_value(
+        "NOTHING",
+        description="Nothing any more: no ban stands between its two clusters, and the pair waits for somebody to decide"
+        " or to be seen again.",
+    )
+
+
+@strawberry.type(
+    description="Two contacts whose clusters are never to be one. Where a cluster was divided, each part has the ban."
+)
 class Ban:
+    seq: strawberry.Private[int]
+    book: strawberry.Private[ClusterHistory | None]
     contact_id: ID = strawberry.field(description="The one.")
     other_id: ID = strawberry.field(description="The other.")
     event: ID = strawberry.field(description="The `seq` of the event that banned them.")
 
     @classmethod
-    def from_domain(cls, ban: tuple[int, int, int]) -> Ban:
-        return cls(contact_id=id_of(ban[0]), other_id=id_of(ban[1]), event=ID(str(ban[2])))
+    def from_domain(cls, ban: Row, book: ClusterHistory | None = None) -> Ban:
+        """``book``: the log that it is from, which spares a look-up."""
+        return cls(seq=ban[2], book=book, contact_id=id_of(ban[0]), other_id=id_of(ban[1]), event=ID(str(ban[2])))
+
+    @strawberry.field(description="The event that banned them: a split, a ban, or an undo.")
+    async def decision(self, info: Info) -> Event:
+        return Event.from_domain(await self._decision(info))
+
+    @strawberry.field(description="The steward who banned them.")
+    async def actor(self, info: Info) -> str | None:
+        return (await self._decision(info)).actor
+
+    @strawberry.field(description="Why.")
+    async def reason(self, info: Info) -> str | None:
+        return (await self._decision(info)).reason
+
+    async def _decision(self, info: Info) -> domain.Event:
+        found = None if self.book is None else self.book.by_seq.get(self.seq)
+        found = found or await info.context.events.load(self.seq)
+        assert found is not None, "whoever banned them is in the log"
+        return found
 
 
 def _key(node: explain.Node) -> str:
@@ -201,14 +240,14 @@ class Bridge:
     part_sizes: list[int] = strawberry.field(description="The contacts in the parts; that with the primary first.")
 
     @classmethod
-    def from_domain(cls, bridge: explain.Bridge, undone_by: Mapping[int, int]) -> Bridge:
+    def from_domain(cls, bridge: explain.Bridge, book: ClusterHistory) -> Bridge:
         beyond = bridge.end - bridge.first
         return cls(
             entity=bridge,
             kind=EvidenceKind[bridge.kind.name],
             source=Node.from_domain(bridge.source),
             target=Node.from_domain(bridge.target),
-            event=Event.from_domain(bridge.event, undone_by) if bridge.event else None,
+            event=Event.from_domain(bridge.event, book) if bridge.event else None,
             part_sizes=[len(bridge.walk) - beyond, beyond],
         )
 
@@ -227,13 +266,13 @@ class Step:
     words: str = strawberry.field(description="For people.")
 
     @classmethod
-    def from_domain(cls, step: explain.Step, undone_by: Mapping[int, int]) -> Step:
+    def from_domain(cls, step: explain.Step, book: ClusterHistory) -> Step:
         kind = EvidenceKind.CLAIM if step.kind is explain.StepKind.CONTACT else EvidenceKind[step.kind.name]
         return cls(
             kind=kind,
             source=Node.from_domain(step.source),
             target=Node.from_domain(step.target),
-            event=Event.from_domain(step.event, undone_by) if step.event else None,
+            event=Event.from_domain(step.event, book) if step.event else None,
             words=step.words,
         )
 
@@ -245,7 +284,9 @@ class Explanation:
     words: list[str] = strawberry.field(description="The same for people, a sentence for every step.")
     bans: list[Ban] = strawberry.field(description="Where they are not connected: the bans between them.")
     undone: list[Event] = strawberry.field(description="Where they are not connected: what linked them and was undone.")
-    waiting: int = strawberry.field(description="Where they are not connected: how many pairs bans keep back.")
+    waiting: int = strawberry.field(
+        description="Where they are not connected: how many pairs are withheld, by a ban or waiting for a decision."
+    )
 
     @classmethod
     def of(
@@ -253,7 +294,7 @@ class Explanation:
     ) -> Explanation:
         """From the chain between two nodes, or, if there is none, from what stands between them."""
         if chain is not None:
-            steps = [Step.from_domain(step, book.undone_by) for step in chain.steps]
+            steps = [Step.from_domain(step, book) for step in chain.steps]
             return cls(connected=True, steps=steps, words=[step.words for step in steps], bans=[], undone=[], waiting=0)
         between = book.between(start, goal)
         return cls(
@@ -261,14 +302,19 @@ class Explanation:
             steps=[],
             words=[
                 *(f"contacts {a} and {b} are banned from each other (event {seq})" for a, b, seq in between.bans),
-                *(f"a pair of theirs waits behind a ban (event {withheld.seq})" for _, withheld in between.withheld),
+                *(
+                    f"a pair of theirs waits behind a ban (event {withheld.seq})"
+                    if book.withholds(pair)
+                    else f"a pair of theirs waits for a decision: nothing withholds it any more (event {withheld.seq})"
+                    for pair, withheld in between.withheld
+                ),
                 *(
                     f"what linked them (event {event.seq}) was undone (event {book.undone_by[event.seq]})"
                     for event in between.undone
                 ),
             ]
             or ["no evidence connects them"],
-            bans=[Ban.from_domain(ban) for ban in between.bans],
-            undone=[Event.from_domain(event, book.undone_by) for event in between.undone],
+            bans=[Ban.from_domain(ban, book) for ban in between.bans],
+            undone=[Event.from_domain(event, book) for event in between.undone],
             waiting=len(between.withheld),
         )
