@@ -135,8 +135,8 @@ class WithheldBy(Enum):
     BAN = strawberry.enum_value("BAN", description="A ban: between the two clusters, or on the pair itself.")
     NOTHING = strawberry.enum_value(
         "NOTHING",
-        description="Nothing any more: no ban stands between its two clusters, and the pair waits for somebody to decide"
-        " or to be seen again.",
+        description="Nothing any more: no ban stands between its clusters. It waits for somebody to decide, or to come"
+        " again.",
     )
 
 
