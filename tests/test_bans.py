@@ -429,4 +429,4 @@ async def test_a_contact_that_is_yet_to_be_made_has_no_number_that_people_could_
     with pytest.raises(Refused, match="other evidence") as refused:
         await steward.undo(2, then_ban=True)
 
-    assert refused.value.message.startswith("By other evidence, a new contact and a new contact would")
+    assert refused.value.message.startswith("By other evidence, two new contacts would")

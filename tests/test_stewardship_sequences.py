@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from identity_graphql.domain import erasure
+from identity_graphql.domain import bans, erasure
 from identity_graphql.domain.events import Event, EventKind
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
 from identity_graphql.domain.replay import step
@@ -148,8 +148,8 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.dumped["ban"])
     @rule(n=number, rejudge=st.booleans())
     def unban_link(self, n: int, rejudge: bool) -> None:
-        bans = self.dumped["ban"]
-        a, b, _ = bans[n % len(bans)]
+        rows = self.dumped["ban"]
+        a, b, _ = rows[n % len(rows)]
         self.order(lambda steward, order: steward.unban_link(a, b, order, rejudge=rejudge))
 
     @precondition(lambda self: self.events)
@@ -257,16 +257,22 @@ class Machine(RuleBasedStateMachine):
     def _check_bans(self, rows: Tables, fresh: list[int]) -> None:
         """Whom bans keep apart is whom decisions keep apart; what is said to be withheld by one, is."""
         for event in rows["event"]:
-            if event["seq"] in fresh:
-                known = [e for e in rows["event"] if e["seq"] <= event["seq"]]
-                folded = fold(known)
-                customers = customers_of(folded)
-                counted = {e["seq"] for e in known} - undone(known)
-                owners = {key: row["contact_id"] for key, row in folded["identifier"].items()}
-                found = apart(folded, customers)
-                self.separations.happened(event, self.customers, customers, counted, found, owners)
-                assert self.separations.twos() == found, event["seq"]
-                self.customers = customers
+            if event["seq"] not in fresh:
+                continue
+            known = [e for e in rows["event"] if e["seq"] <= event["seq"]]
+            folded = fold(known)
+            customers, owners = customers_of(folded), owners_of(folded)
+            found = apart(folded, customers)
+            counted = {e["seq"] for e in known} - undone(known)
+            self.separations.happened(event, self.customers, customers, counted, found, owners)
+            assert self.separations.twos() == found, event["seq"]
+            self.customers = customers
+        folded = fold(rows["event"])
+        owners = owners_of(folded)
+        for pair, row in folded["withheld_pair"].items():
+            two = frozenset(owners.get(end, 0) for end in zip(("email", "phone_number"), pair, strict=True))
+            by_a_ban = row["banned"] or two in self.separations.twos()
+            assert bans.withholds(self.state, pair) == by_a_ban, "what a ban withholds, and only that, is said to be"
 
     def _check_ids(self, ids: range) -> None:
         """Every id that was ever given out leads to a cluster, or to when it came to its end."""
@@ -325,6 +331,11 @@ def customers_of(folded: dict[str, Rows]) -> Customers:
         elif row["erased_at"] is None and row["undone_at"] is None:
             alone[row["id"]] = frozenset((row["id"],))
     return alone | {contact_id: frozenset(members) for members in clusters.values() for contact_id in members}
+
+
+def owners_of(folded: dict[str, Rows]) -> dict[tuple[str, str], int]:
+    """Who claims what."""
+    return {key: row["contact_id"] for key, row in folded["identifier"].items()}
 
 
 def apart(folded: dict[str, Rows], customers: Customers) -> set[Two]:

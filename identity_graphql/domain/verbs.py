@@ -313,7 +313,7 @@ class Undo(_Verb, frozen=True, tag="undo"):
         if None in (bans.customer_of(state, a), bans.customer_of(state, b)):
             raise InvalidInput(Problem("thenBan", "What it linked is gone for good: nothing can be banned."))
         if state.is_live(a) and state.is_live(b) and state.primary_of(a) == state.primary_of(b):
-            both = f"{called(a)} and {called(b)}"
+            both = "two new contacts" if called(a) == called(b) else f"{called(a)} and {called(b)}"
             raise Refused(f"By other evidence, {both} would still be one cluster: undo that too, or split it.")
         state.bans.setdefault(bond(a, b), seq)
 
