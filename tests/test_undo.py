@@ -317,6 +317,19 @@ async def test_a_verb_comes_through_where_a_contact_of_an_earlier_verb_was_merge
     assert await steward.clusters() == [[1, 2, 3]]
 
 
+async def test_a_verb_about_a_deleted_contact_comes_through_where_its_cluster_was_merged_since(
+    steward: Steward,
+) -> None:
+    """Its row still names the primary that it had, which has one of its own by now."""
+    await steward.requests((None, "111"), (B, None), (B, "222"))
+    await steward.delete(3)
+    await steward.requests((B, "111"))
+
+    await steward.restore(3)
+
+    assert await steward.clusters() == [[1, 2, 3]]
+
+
 async def test_links_of_a_contact_that_an_undo_makes_name_its_real_id(steward: Steward) -> None:
     """A side that a split left unconnected is held together by a link to its oldest contact, and that is the one."""
     await steward.requests((A, "111"), (B, "222"), (A, "222"), (C, "222"), (D, "111"))

@@ -38,10 +38,13 @@ async def lineage(
     looked_up: set[Identifier] = set()
     fresh = set(contact_ids)
     while fresh:
-        # Only its present cluster tells of a primary who demoted it: that event is the other one's. All members at
-        # once, so that few rounds are left, however deep they were merged.
-        for statement in (statements.PRIMARIES, statements.MEMBERS):
-            fresh |= {row[0] for row in await listed(connection, statement, fresh)}
+        # Only its present cluster tells of a primary who demoted it: that event is the other one's. A deleted contact
+        # still has the primary of its last day, which has one of its own by now, perhaps. All members at once, so that
+        # few rounds are left, however deep they were merged.
+        primaries = fresh
+        while primaries := {row[0] for row in await listed(connection, statements.PRIMARIES, primaries)} - fresh:
+            fresh |= primaries
+        fresh |= {row[0] for row in await listed(connection, statements.MEMBERS, fresh)}
         fresh -= known
         known |= fresh
         found = await _events(connection, statements.EVENTS_OF_CLUSTERS, fresh)
