@@ -4,7 +4,8 @@
     ├── InvalidInput              BAD_USER_INPUT   what the caller sent cannot be accepted
     ├── NotFound                  NOT_FOUND        no such contact, event or identifier
     ├── Gone                      GONE             the contact was deleted; its id is never given out again
-    ├── Refused                   CONFLICT         the present state does not allow it: another version, a ban
+    ├── Refused                   REFUSED          the present state does not allow it: a ban, other evidence
+    │   └── Outdated              CONFLICT         a cluster has another version than expected: look again
     ├── Busy                      BUSY             try again: too much contention, or
     │   └── DatabaseAway          BUSY             the database cannot be reached
     ├── TooComplex                QUERY_TOO_COMPLEX  the answer would take more than one request may have
@@ -72,7 +73,16 @@ class Gone(IdentityError):
 
 
 class Refused(IdentityError):
-    """What was asked is understood, but the present state does not allow it. Nothing was changed."""
+    """What was asked is understood, but the present state does not allow it. Nothing was changed.
+
+    It is refused again until something else is done first; the text says what.
+    """
+
+    code = "REFUSED"
+
+
+class Outdated(Refused):
+    """A cluster has another version than the one expected. Nothing was changed; after another look it may succeed."""
 
     code = "CONFLICT"
 

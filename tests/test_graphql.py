@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
@@ -15,22 +13,7 @@ from structlog.testing import capture_logs
 from tests.support.databases import Database
 from tests.support.graphql import ask, data, identify, refusal
 from tests.support.serving import serving
-
-
-@contextmanager
-def statements() -> Iterator[list[str]]:
-    """The statements that are sent to any database meanwhile; what begins and ends transactions is not counted."""
-    sent: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        if not statement.startswith(("BEGIN", "PRAGMA")):
-            sent.append(statement)
-
-    sa.event.listen(sa.Engine, "before_cursor_execute", note)
-    try:
-        yield sent
-    finally:
-        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+from tests.support.statements import statements
 
 
 @pytest.fixture

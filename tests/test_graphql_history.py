@@ -30,9 +30,9 @@ ALL = f"""{{
   history(first: 7) {{ edges {{ node {{ {EVENT} }} }} }}
   evidence {{ nodes {NODE} edges {{ kind source target event }} }}
   bridges(first: 7) {{ edges {{ node {{ kind source {NODE} target {NODE} event {{ {EVENT} }} partSizes parts }} }} }}
-  withheld {{ email phoneNumber standing event
+  withheld {{ email phoneNumber standing withheldBy event
     emailCluster {{ id size redacted }} phoneNumberCluster {{ id emails redacted }} }}
-  bans {{ contactId otherId event }} }}"""
+  bans {{ contactId otherId event actor reason decision {{ {EVENT} }} }} }}"""
 
 
 def test_it_is_everything_that_can_be_asked() -> None:

@@ -139,7 +139,7 @@ async def test_what_a_ban_keeps_apart_is_withheld_warned_of_and_can_be_let_throu
         "bans": [{"contactId": "1", "otherId": "2", "event": "3"}],
     }
     merge = f"mutation {{ mergeClusters(id: 1, otherId: 2, {BY}, dryRun: true) {{ dryRun }} }}"
-    assert (await refusal(client, merge))["code"] == "CONFLICT"
+    assert (await refusal(client, merge))["code"] == "REFUSED"
 
     done = await do(client, "unbanLink", "a: {contactId: 1}, b: {contactId: 2}, rejudge: true")
 

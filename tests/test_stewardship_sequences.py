@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from identity_graphql.domain import erasure
+from identity_graphql.domain import bans, erasure
 from identity_graphql.domain.decide import Command, VerbResult
 from identity_graphql.domain.events import Event, EventKind, IdentifyEvent
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
@@ -24,7 +24,10 @@ from identity_graphql.domain.state import Node, State
 from identity_graphql.errors import Gone, IdentityError, Refused
 from identity_graphql.services.identify import IdentityService
 from identity_graphql.services.stewardship import StewardService
-from tests.support.databases import NAMES, Database, Databases, Dump, check, empty, tables_of
+from tests.models.fold import Rows, fold
+from tests.models.memory import undone
+from tests.models.separations import Customers, Separations, Two
+from tests.support.databases import NAMES, Database, Databases, Dump, Tables, check, empty, tables_of
 from tests.support.replayed import answers, check_judged_again, check_replay, events_of
 
 EXAMPLES = {"sqlite": 10, "postgresql": 7, "mariadb": 4}
@@ -79,6 +82,8 @@ class Machine(RuleBasedStateMachine):
         self.events: list[Event] = []
         self.recorded: dict[int, str] = {}
         """what was answered after each event"""
+        self.separations = Separations()
+        self.customers: Customers = {}
 
     # -- what happens
 
@@ -144,8 +149,8 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.dumped["ban"])
     @rule(n=number, rejudge=st.booleans())
     def unban_link(self, n: int, rejudge: bool) -> None:
-        bans = self.dumped["ban"]
-        a, b, _ = bans[n % len(bans)]
+        rows = self.dumped["ban"]
+        a, b, _ = rows[n % len(rows)]
         self.order(lambda steward, order: steward.unban_link(a, b, order, rejudge=rejudge))
 
     @precondition(lambda self: self.events)
@@ -229,6 +234,7 @@ class Machine(RuleBasedStateMachine):
                 assert answers(self.state.clusters()) == self.recorded[event.seq], f"the answer after event {event.seq}"
         check_replay(self.state, rows)
         check_judged_again(self.events, self.state)
+        self._check_bans(rows, [event.seq for event in self.events if event.seq not in before])
 
         clusters = world.run(world.service.page_of_clusters(after=0, limit=100))
         assert answers(clusters) == answers(self.state.clusters())
@@ -250,6 +256,26 @@ class Machine(RuleBasedStateMachine):
                 seq: text.replace(f'"{value}"', f'"{token}"') if seq >= before.seq else text
                 for seq, text in self.recorded.items()
             }
+
+    def _check_bans(self, rows: Tables, fresh: list[int]) -> None:
+        """Whom bans keep apart is whom decisions keep apart; what is said to be withheld by one, is."""
+        for event in rows["event"]:
+            if event["seq"] not in fresh:
+                continue
+            known = [e for e in rows["event"] if e["seq"] <= event["seq"]]
+            folded = fold(known)
+            customers, owners = customers_of(folded), owners_of(folded)
+            found = apart(folded, customers)
+            counted = {e["seq"] for e in known} - undone(known)
+            self.separations.happened(event, self.customers, customers, counted, found, owners)
+            assert self.separations.twos() == found, event["seq"]
+            self.customers = customers
+        folded = fold(rows["event"])
+        owners = owners_of(folded)
+        for pair, row in folded["withheld_pair"].items():
+            two = frozenset(owners.get(end, 0) for end in zip(("email", "phone_number"), pair, strict=True))
+            by_a_ban = row["banned"] or two in self.separations.twos()
+            assert bans.withholds(self.state, pair) == by_a_ban, "what a ban withholds, and only that, is said to be"
 
     def _check_ids(self, ids: range) -> None:
         """Every id that was ever given out leads to a cluster, or to when it came to its end."""
@@ -300,6 +326,29 @@ class Machine(RuleBasedStateMachine):
 
     def event(self, n: int) -> int:
         return self.events[-1 - n % len(self.events)].seq
+
+
+def customers_of(folded: dict[str, Rows]) -> Customers:
+    """The contacts that are live, each with those of its cluster; those that can be restored, each by itself."""
+    clusters: dict[int, set[int]] = {}
+    alone: dict[int, frozenset[int]] = {}
+    for row in folded["contact"].values():
+        if row["deleted_at"] is None:
+            clusters.setdefault(row["linked_id"] or row["id"], set()).add(row["id"])
+        elif row["erased_at"] is None and row["undone_at"] is None:
+            alone[row["id"]] = frozenset((row["id"],))
+    return alone | {contact_id: frozenset(members) for members in clusters.values() for contact_id in members}
+
+
+def owners_of(folded: dict[str, Rows]) -> dict[tuple[str, str], int]:
+    """Who claims what."""
+    return {key: row["contact_id"] for key, row in folded["identifier"].items()}
+
+
+def apart(folded: dict[str, Rows], customers: Customers) -> set[Two]:
+    """Any two contacts between whose customers there is a ban."""
+    bans = [(customers[row["contact_id"]], customers[row["other_id"]]) for row in folded["ban"].values()]
+    return {frozenset((one, other)) for here, there in bans for one in here for other in there}
 
 
 def comparable(result: VerbResult, ids: Mapping[int, int]) -> Any:

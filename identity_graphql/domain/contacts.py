@@ -64,6 +64,11 @@ class Contact(Struct, frozen=True):
         return self.created_at, self.id
 
     @property
+    def may_return(self) -> bool:
+        """Whether it is deleted, and can be restored."""
+        return self.deleted_at is not None and self.erased_at is None and self.undone_at is None
+
+    @property
     def claims(self) -> tuple[Identifier, ...]:
         """The identifiers that this contact brought."""
         return identifiers(
@@ -154,6 +159,11 @@ class Cluster(Struct, frozen=True):
     def renumbered(self, ids: Mapping[int, int]) -> Self:
         """The same cluster after the database gave out the real ids."""
         return type(self)(tuple(contact.renumbered(ids) for contact in self.contacts))
+
+
+def called(contact_id: int) -> str:
+    """Returns what people read of a contact: one that is yet to be made has no number to be read."""
+    return f"contact {contact_id}" if contact_id < PROVISIONAL else "a new contact"
 
 
 def gone(contact: Contact) -> Gone:

@@ -17,7 +17,7 @@ from identity_graphql.domain.history import ClusterHistory
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 from identity_graphql.domain.reconcile import TICK, Swap
 from identity_graphql.domain.state import Pair, State
-from identity_graphql.errors import InvalidInput, Problem, Refused
+from identity_graphql.errors import InvalidInput, Outdated, Problem
 
 
 class Command(Struct, frozen=True):
@@ -138,7 +138,7 @@ def decide(
     """Returns what a verb changes, given the log of everybody it could concern. Writes nothing.
 
     ``now`` is the database's clock; the event is later than the last one of every cluster of the history. Raises what
-    the verb raises, and Refused where the command expects another version.
+    the verb raises, and Outdated where the command expects another version.
     """
     before, verb = history.state, resolved.verb
     expected, expected_other = expected_versions(before, command, resolved.subject, resolved.other)
@@ -212,7 +212,7 @@ def decide_erasure(
 def expected_versions(state: State, command: Command, subject: int, other: int | None = None) -> tuple[int, int | None]:
     """Returns the versions that a command must expect of the clusters of these contacts.
 
-    Raises NotFound, InvalidInput where it expects none though it is no dry run, and Refused where it expects others.
+    Raises NotFound, InvalidInput where it expects none though it is no dry run, and Outdated where it expects others.
     """
     expected = _version(state, subject)
     expected_other = None if other is None else _version(state, other)
@@ -226,7 +226,7 @@ def expected_versions(state: State, command: Command, subject: int, other: int |
         raise InvalidInput(*(Problem(name, f"{name} {text}") for name in missing))
     for seen, now, name in given:
         if seen is not None and now is not None and seen != now:
-            raise Refused(f"The cluster has changed: {name} is {seen}, its version is {now}. Look again.")
+            raise Outdated(f"The cluster has changed: {name} is {seen}, its version is {now}. Look again.")
     return expected, expected_other
 
 
@@ -246,7 +246,7 @@ def _carried_out(verb: verbs.Verb, history: ClusterHistory, at: datetime) -> tup
         after = undo.adopt(before, target, at)
     else:
         after, created_for = before.copy(), {}
-    verb.carry_out(after, at)
+    verbs.carry_out(verb, after, at)
     return after, created_for
 
 

@@ -12,7 +12,7 @@ from identity_graphql.domain.contacts import Contact
 from identity_graphql.domain.events import Event, IdentifyEvent
 from identity_graphql.domain.history import ClusterHistory
 from identity_graphql.domain.identifiers import Identifier
-from identity_graphql.domain.state import Node, Pair, State, Withheld, ends
+from identity_graphql.domain.state import Ban, Node, Pair, State, Withheld, ends
 
 
 def key(node: Node) -> str:
@@ -105,7 +105,7 @@ _PIECE = 2**32
 class Between(Struct, frozen=True):
     """What keeps two customers apart: bans, pairs that wait behind them, and evidence that was taken back."""
 
-    bans: tuple[tuple[int, int, int], ...]
+    bans: tuple[Ban, ...]
     withheld: tuple[tuple[Pair, Withheld], ...]
     undone: tuple[IdentifyEvent, ...]
 

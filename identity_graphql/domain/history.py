@@ -10,12 +10,12 @@ from typing import Any, Self
 
 from msgspec import Struct
 
-from identity_graphql.domain import undo
+from identity_graphql.domain import bans, undo
 from identity_graphql.domain.contacts import Cluster, Contact, gone
 from identity_graphql.domain.erasure import without_tokens
-from identity_graphql.domain.events import Event, IdentifyEvent, VerbEvent
+from identity_graphql.domain.events import Event, IdentifyEvent, Outcome, VerbEvent
 from identity_graphql.domain.replay import replay, step
-from identity_graphql.domain.state import Node, Pair, State, Withheld, divided
+from identity_graphql.domain.state import Ban, Node, Pair, State, Withheld, divided, ends
 
 
 class Moment(Struct, frozen=True):
@@ -61,6 +61,12 @@ class ClusterHistory(Struct, frozen=True, dict=True):
         """What happened to whom."""
         return histories(self.events, self.state)
 
+    def kept_from(self, event: Event) -> int | None:
+        """Returns of a request that was withheld the cluster on the other side of the ban, by its primary then."""
+        if isinstance(event, IdentifyEvent) and event.outcome is Outcome.WITHHELD:
+            return self.histories.kept_from.get(event.seq)
+        return None
+
     @cached_property
     def _parts(self) -> Mapping[int, State]:
         return divided(self.state)
@@ -95,11 +101,15 @@ class ClusterHistory(Struct, frozen=True, dict=True):
         return without_tokens(self.state.contacts[contact_id])[1]
 
     def withheld(self, primary_id: int) -> list[tuple[Pair, Withheld]]:
-        """Returns the pairs that bans keep back from a cluster, in the order in which they came."""
+        """Returns the pairs that are kept back from a cluster, in the order in which they came."""
         return sorted(self.part(primary_id).withheld.items(), key=lambda one: (one[1].seq, one[0]))
 
-    def bans(self, primary_id: int) -> list[tuple[int, int, int]]:
-        """Returns the bans of a cluster's contacts: contact, the other contact, event."""
+    def withholds(self, pair: Pair) -> bool:
+        """Returns whether a ban keeps a withheld pair back; if none does, it waits for a decision."""
+        return bans.withholds(self.state, pair)
+
+    def bans(self, primary_id: int) -> list[Ban]:
+        """Returns the bans of a cluster's contacts."""
         return [(*bound, seq) for bound, seq in sorted(self.part(primary_id).bans.items())]
 
 
@@ -111,6 +121,8 @@ class Histories(Struct, frozen=True):
     time, and so of those that were merged into it, too"""
     contacts: Mapping[int, Sequence[Event]]
     """what made a contact, moved it, took it out or brought it back, and the verbs that named it"""
+    kept_from: Mapping[int, int]
+    """by the events that withheld a link: the cluster on the other side of the ban, by its primary then"""
 
 
 def histories(events: Sequence[Event], end: State) -> Histories:
@@ -118,6 +130,7 @@ def histories(events: Sequence[Event], end: State) -> Histories:
     finally_ = {contact_id: primary_id for primary_id, members in end.members.items() for contact_id in members}
     clusters: defaultdict[int, list[Event]] = defaultdict(list)
     contacts: defaultdict[int, list[Event]] = defaultdict(list)
+    kept_from: dict[int, int] = {}
     state = State()
     heirs: dict[int, set[int]] = {}  # of every cluster on the way: the primaries that its contacts have in the end
     for event in events:
@@ -131,6 +144,11 @@ def histories(events: Sequence[Event], end: State) -> Histories:
             joined = heirs.setdefault(event.primary_id, set())
             joined.update(heir for d in event.demoted for heir in heirs.pop(d.id))
             joined.update(finally_[contact_id] for contact_id in moved[-1:] if contact_id in finally_)
+            if event.outcome is Outcome.WITHHELD and event.pair is not None:
+                there = state.home(ends(event.pair)[1])
+                if there is not None and there != event.primary_id:
+                    kept_from[event.seq] = there
+                    concerned |= heirs[there]
         else:
             standing = {contact_id: _standing(state.contacts.get(contact_id)) for contact_id in about}
             step(state, event)
@@ -144,7 +162,7 @@ def histories(events: Sequence[Event], end: State) -> Histories:
             clusters[heir].append(event)
         for contact_id in moved:
             contacts[contact_id].append(event)
-    return Histories(clusters, contacts)
+    return Histories(clusters, contacts, kept_from)
 
 
 def departed(events: Sequence[Event], contact_ids: Collection[int]) -> set[int]:

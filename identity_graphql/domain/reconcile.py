@@ -81,6 +81,8 @@ class Decision(Struct, frozen=True):
     event: IdentifyEvent | None = None
     withheld: bool = False
     """a ban forbids the link: the cluster is the email's"""
+    kept_from: int | None = None
+    """where it forbids it for the first time: the primary of the phone number's cluster, None if it has none"""
 
     @property
     def warnings(self) -> tuple[Warning, ...]:
@@ -104,6 +106,7 @@ class Decision(Struct, frozen=True):
             contact=self.contact and self.contact.renumbered(ids),
             demoted=tuple(contact.renumbered(ids) for contact in self.demoted),
             event=self.event and self.event.renumbered(ids, seq),
+            kept_from=self.kept_from and ids.get(self.kept_from, self.kept_from),
         )
 
 
@@ -243,7 +246,8 @@ class _World:
             version_after=cluster.version,
             request_id=request.request_id,
         )
-        return Decision(request, outcome, cluster, contact, demoted, event, withheld=barred)
+        kept_from = homes[1] if barred and homes[1] != primary_id else None
+        return Decision(request, outcome, cluster, contact, demoted, event, withheld=barred, kept_from=kept_from)
 
     def plan(self, decisions: tuple[Decision, ...]) -> Plan:
         """The rows that differ from what was found."""

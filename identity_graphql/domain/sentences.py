@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC
 
-from identity_graphql.domain.contacts import PROVISIONAL
+from identity_graphql.domain.contacts import called
 from identity_graphql.domain.events import Event, Outcome, VerbEvent
 from identity_graphql.domain.explain import Explanation, Step, StepKind
 from identity_graphql.domain.verbs import (
@@ -23,12 +23,15 @@ from identity_graphql.domain.verbs import (
 )
 
 
-def summary(event: Event) -> str:
-    """Returns what an event did. Without values: they stand beside it."""
+def summary(event: Event, kept_from: int | None = None) -> str:
+    """Returns what an event did. Without values: they stand beside it.
+
+    ``kept_from``: of a withheld request, the cluster on the other side of the ban (`Histories.kept_from`).
+    """
     if isinstance(event, VerbEvent):
         return f"{event.actor}: {_verb(event.verb)}"
-    home = _contact(event.primary_id)
-    new = _contact(event.contact_id or 0)
+    home = called(event.primary_id)
+    new = called(event.contact_id or 0)
     if event.outcome is Outcome.CREATED:
         return f"a new customer, {new}"
     if event.outcome is Outcome.LINKED:
@@ -37,7 +40,8 @@ def summary(event: Event) -> str:
         younger = ", ".join(str(demotion.id) for demotion in event.demoted)
         return f"the cluster of contact {younger} was merged into that of {home}"
     if event.outcome is Outcome.WITHHELD:
-        return f"a link to {home} was withheld: a ban forbids it"
+        there = "" if kept_from is None else f" to that of {called(kept_from)}"
+        return f"a link of the cluster of {home}{there} was withheld: a ban forbids it"
     return f"an email and a phone number of the cluster of {home} were seen together for the first time"
 
 
@@ -87,15 +91,16 @@ def explanation(explained: Explanation) -> list[str]:
         return [step(taken) for taken in explained.chain.steps]
     between, undone_by = explained.between, explained.history.undone_by
     found = [f"contacts {a} and {b} are banned from each other (event {seq})" for a, b, seq in between.bans]
-    found += [f"a pair of theirs waits behind a ban (event {withheld.seq})" for _, withheld in between.withheld]
+    found += [
+        f"a pair of theirs waits behind a ban (event {withheld.seq})"
+        if explained.history.withholds(pair)
+        else f"a pair of theirs waits for a decision: nothing withholds it any more (event {withheld.seq})"
+        for pair, withheld in between.withheld
+    ]
     found += [
         f"what linked them (event {event.seq}) was undone (event {undone_by[event.seq]})" for event in between.undone
     ]
     return found or ["no evidence connects them"]
-
-
-def _contact(contact_id: int) -> str:
-    return f"contact {contact_id}" if contact_id < PROVISIONAL else "a new contact"
 
 
 def _contacts(contact_ids: Sequence[int], *, joined: str = ", ") -> str:

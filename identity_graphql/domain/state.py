@@ -17,6 +17,8 @@ Node = int | Identifier
 """A contact, by its id, or an identifier."""
 Bond = tuple[int, int]
 """Two contacts, the smaller id first."""
+Ban = tuple[int, int, int]
+"""Two contacts that are banned from each other, the smaller id first, and the event that decided so."""
 
 
 def bond(one: int, other: int) -> Bond:

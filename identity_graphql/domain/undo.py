@@ -8,12 +8,12 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from identity_graphql.domain import verbs
+from identity_graphql.domain import rejudging, verbs
 from identity_graphql.domain.contacts import PROVISIONAL, Contact
 from identity_graphql.domain.events import Demotion, Event, IdentifyEvent, Outcome, VerbEvent
 from identity_graphql.domain.identifiers import identifiers
 from identity_graphql.domain.reconcile import outcome_of
-from identity_graphql.domain.replay import learn
+from identity_graphql.domain.replay import learn, step
 from identity_graphql.domain.state import State
 from identity_graphql.errors import IdentityError
 
@@ -57,16 +57,25 @@ def counterfactual(events: Sequence[Event], without: frozenset[int], known: Crea
     Versions and ``updated_at`` mean nothing in it: they are not a matter of what would have been, but of when it
     is written.
     """
-    state = State()
+    state, seen = State(), State()  # as it comes to be, and as it really was when stewards decided
     made: dict[int, int] = {}
+    asked = {event.seq: event.verb for event in events if isinstance(event, VerbEvent)}
+    last = max((seq for seq, verb in asked.items() if seq not in without and rejudging.is_decision(verb)), default=0)
     for event in events:
+        saw_what_it_left = isinstance(event, VerbEvent) and isinstance(event.verb, verbs.Undo)
+        if saw_what_it_left and event.seq <= last:
+            step(seen, event)
         if event.seq in without:
-            continue
-        if isinstance(event, IdentifyEvent):
+            pass
+        elif isinstance(event, IdentifyEvent):
             _identify_again(state, event, known, made)
+        elif (about := rejudging.seen(event.verb, seen)) is not None:
+            rejudging.judge_again(event.verb, state, event.at, event.seq, about=about, when_seen=seen, without=without)
         else:
             with suppress(IdentityError):  # it would have been refused
-                event.verb.carry_out(state, event.at, event.seq)
+                verbs.carry_out(event.verb, state, event.at, event.seq)
+        if not saw_what_it_left and event.seq <= last:
+            step(seen, event)
     return state, made
 
 

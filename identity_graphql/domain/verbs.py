@@ -5,14 +5,15 @@ They are written into the log as they were asked, so that a later undo can judge
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from identity_graphql.domain import bans
 from identity_graphql.domain.changes import THIS_EVENT
-from identity_graphql.domain.contacts import Contact, no_contact
+from identity_graphql.domain.contacts import Contact, called, no_contact
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 from identity_graphql.domain.state import Bond, Pair, State, Withheld, bond, ends
 from identity_graphql.errors import InvalidInput, Problem, Refused
@@ -96,7 +97,7 @@ class SplitCluster(_Verb, frozen=True, tag="split_cluster"):
 
 
 class BanLink(_Verb, frozen=True, tag="ban_link"):
-    """Two contacts are never to be one customer. It follows the contacts through merges and splits."""
+    """The customers of two contacts are never to be one (`bans`)."""
 
     one: int
     other: int
@@ -110,7 +111,10 @@ class BanLink(_Verb, frozen=True, tag="ban_link"):
 
 
 class UnbanLink(_Verb, frozen=True, tag="unban_link"):
-    """Lift the ban between two contacts, or on a pair. With ``rejudge``, what it withheld counts as evidence now."""
+    """Lift all bans between the customers of two contacts, or the one on a pair.
+
+    With ``rejudge``, what they withheld counts as evidence now.
+    """
 
     contacts: tuple[int, int] | None = None
     pair: Pair | None = None
@@ -123,13 +127,17 @@ class UnbanLink(_Verb, frozen=True, tag="unban_link"):
             del state.withheld[self.pair]
             return
         assert self.contacts is not None
-        ban = bond(*self.contacts)
-        if ban not in state.bans:
-            raise InvalidInput(Problem("root", f"There is no ban between contacts {ban[0]} and {ban[1]}."))
-        waiting = waiting_for(state, ban)
-        del state.bans[ban]
-        for pair in waiting if self.rejudge else ():
+        if not self.lift(state, bans.between(state, self.contacts), at):
+            a, b = bond(*self.contacts)
+            raise InvalidInput(Problem("root", f"There is no ban between the customers of contacts {a} and {b}."))
+
+    def lift(self, state: State, twos: Collection[Bond], at: datetime) -> bool:
+        """Lift all bans between any two of these customers; whether there was one."""
+        waiting = bans.waiting(state, twos) if self.rejudge else ()
+        lifted = bans.lift(state, twos)
+        for pair in waiting if lifted else ():
             _believe(state, pair, state.withheld[pair].seq, at)
+        return lifted
 
 
 class DeleteContact(_Verb, frozen=True, tag="delete_contact"):
@@ -199,9 +207,7 @@ class RestoreContact(_Verb, frozen=True, tag="restore_contact"):
             if missing is None:
                 if pair not in state.pairs:
                     _believe(state, pair, number, at)
-            elif waits_with := [
-                c.id for c in state.contacts.values() if missing in state.carried(c) and _may_return(c)
-            ]:
+            elif waits_with := [c.id for c in state.contacts.values() if missing in state.carried(c) and c.may_return]:
                 state.parked[(state.oldest(waits_with), *pair)] = number
 
     def _home(self, state: State, contact: Contact) -> int:
@@ -296,14 +302,22 @@ class Undo(_Verb, frozen=True, tag="undo"):
                 state.withheld[self.pair] = Withheld(seq, banned=True)
         if a is None or b is None:
             return
+        if None in (bans.customer_of(state, a), bans.customer_of(state, b)):
+            raise InvalidInput(Problem("then_ban", "What it linked is gone for good: nothing can be banned."))
         if state.is_live(a) and state.is_live(b) and state.primary_of(a) == state.primary_of(b):
-            raise Refused(
-                f"Contacts {a} and {b} would still be one cluster by other evidence: undo that too, or split it."
-            )
+            both = "two new contacts" if called(a) == called(b) else f"{called(a)} and {called(b)}"
+            raise Refused(f"By other evidence, {both} would still be one cluster: undo that too, or split it.")
         state.bans.setdefault(bond(a, b), seq)
 
 
 Verb = MergeClusters | SplitCluster | BanLink | UnbanLink | DeleteContact | RestoreContact | Erase | Undo
+
+
+def carry_out(verb: Verb, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
+    """Carry a verb out, and keep apart whom bans separate, whoever of them it divides or takes away."""
+    apart = [] if isinstance(verb, UnbanLink) else bans.separations(state)
+    verb.carry_out(state, at, seq)
+    bans.carry_over(apart, state)
 
 
 def live(state: State, contact_id: int) -> int:
@@ -328,16 +342,8 @@ def refuse_if_banned(state: State, here: int, there: int) -> None:
 
 
 def waiting_for(state: State, ban: Bond) -> list[Pair]:
-    """The pairs that this ban keeps back, in the order in which they came."""
-    if not all(map(state.is_live, ban)):
-        return []
-    sides = {state.primary_of(contact_id) for contact_id in ban}
-    waiting = [
-        (withheld.seq, pair)
-        for pair, withheld in state.withheld.items()
-        if not withheld.banned and {state.home(end) for end in ends(pair)} == sides
-    ]
-    return [pair for _, pair in sorted(waiting)]
+    """The pairs that wait between the customers of these two contacts, in the order in which they came."""
+    return bans.waiting(state, bans.between(state, ban))
 
 
 def _believe(state: State, pair: Pair, seq: int, at: datetime) -> None:
@@ -373,10 +379,6 @@ def _fall_apart(state: State, clusters: Iterable[set[int]], at: datetime) -> Non
     """Make clusters of what is still connected."""
     for part in [part for cluster in clusters for part in state.parts(cluster)]:
         state.gather(part, at)
-
-
-def _may_return(contact: Contact) -> bool:
-    return contact.deleted_at is not None and contact.erased_at is None and contact.undone_at is None
 
 
 def _split(message: str) -> InvalidInput:

@@ -13,7 +13,7 @@ from identity_graphql.domain.events import Event
 from identity_graphql.domain.explain import Bridge, Explanation, Graph
 from identity_graphql.domain.history import ClusterHistory, Histories, Moment
 from identity_graphql.domain.identifiers import Identifier
-from identity_graphql.domain.state import Node, Pair, Withheld
+from identity_graphql.domain.state import Ban, Bond, Node, Pair, Withheld
 from identity_graphql.errors import InvalidInput, NotFound, Problem
 from identity_graphql.services.retry import Deadline
 from identity_graphql.storage import Storage
@@ -118,9 +118,20 @@ class HistoryService:
         """The pairs that bans keep back, by the events that did it, from the first above ``after``."""
         return await self._read(lambda: self._storage.page_of_withheld(after=after, limit=limit))
 
-    async def page_of_bans(self, *, after: int, limit: int) -> list[tuple[int, int, int]]:
-        """The bans (contact, the other contact, event), by event, from the first above ``after``."""
+    async def page_of_bans(self, *, after: Ban, limit: int) -> list[Ban]:
+        """The bans by event, then by contacts, from the first behind ``after``."""
         return await self._read(lambda: self._storage.page_of_bans(after=after, limit=limit))
+
+    async def events(self, seqs: Sequence[int]) -> list[Event | None]:
+        """These events; None for a number that there is not."""
+        found = await self._read(lambda: self._storage.events(set(seqs)))
+        return [found.get(seq) for seq in seqs]
+
+    async def kept_apart(self, twos: Sequence[Bond]) -> list[bool]:
+        """Whether bans stand between the clusters of these primaries, two by two."""
+        primaries = {primary_id for two in twos for primary_id in two}
+        found = await self._read(lambda: self._storage.kept_apart(primaries))
+        return [two in found for two in twos]
 
     async def page_of_clusters(
         self, *, after: int, limit: int, moment: Moment, charge: Callable[[int], None]
@@ -158,7 +169,7 @@ class HistoryService:
 
     async def _events(self, contact_ids: Collection[int], at: datetime | None = None) -> list[Event]:
         """The log of these lineages; InvalidInput if the time has not come yet."""
-        async with self._storage.log_session(contact_ids) as session:
+        async with self._storage.log_session(contact_ids, by_banned_pair=True) as session:
             if at is not None and at > session.now:
                 raise InvalidInput(Problem("as_of", "as_of must not be in the future."))
             return session.events

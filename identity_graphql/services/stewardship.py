@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from msgspec import Struct
 
-from identity_graphql.domain import history, undo, verbs
+from identity_graphql.domain import bans, history, undo, verbs
 from identity_graphql.domain.contacts import LARGEST_ID, no_contact
 from identity_graphql.domain.decide import Command, ResolvedVerb, VerbResult, decide, decide_erasure, expected_versions
 from identity_graphql.domain.erasure import ERASED, is_token
@@ -37,8 +37,8 @@ class _Wanted(Struct, frozen=True):
 class StewardService:
     """A steward's verbs. Each is one transaction, and an event of the log with its actor and reason.
 
-    They raise InvalidInput, NotFound, Refused (another version than expected, a ban in the way) and Busy, and then
-    nothing has changed.
+    They raise InvalidInput, NotFound, Outdated (another version than expected), Refused (a ban in the way, other
+    evidence) and Busy, and then nothing has changed.
     """
 
     def __init__(self, storage: Storage, normalisation: Normalisation, *, timeout: float = 10.0) -> None:
@@ -105,8 +105,7 @@ class StewardService:
         one, other = known[0], known[-1]
 
         def resolve(found: ClusterHistory) -> ResolvedVerb:
-            withheld = None if pair is None else found.state.withheld.get(pair)
-            if pair is not None and ((withheld is not None and withheld.banned) or one == other):
+            if pair is not None and (len(contacts) < 2 or not bans.between(found.state, (one, other))):
                 return ResolvedVerb(verbs.UnbanLink(pair=pair), subject=one, about=tuple(known))
             return ResolvedVerb(verbs.UnbanLink(contacts=bond(one, other), rejudge=rejudge), one, other, (one, other))
 

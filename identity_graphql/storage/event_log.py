@@ -16,6 +16,7 @@ from identity_graphql.domain import erasure
 from identity_graphql.domain.contacts import LARGEST_ID
 from identity_graphql.domain.events import Event, IdentifyEvent
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
+from identity_graphql.domain.state import ends
 from identity_graphql.storage import statements
 from identity_graphql.storage.event_rows import event_of
 from identity_graphql.storage.plan_writes import MOST_PARAMETERS
@@ -24,21 +25,27 @@ STRETCH = 100_000
 """Events that one statement goes through."""
 
 
-async def lineage(connection: AsyncConnection, contact_ids: Collection[int], *, by_value: bool = False) -> list[Event]:
+async def lineage(
+    connection: AsyncConnection, contact_ids: Collection[int], *, by_value: bool = False, by_banned_pair: bool = False
+) -> list[Event]:
     """The events of the lineages of these contacts, in order of ``seq``. In one snapshot, if the transaction is one.
 
     ``by_value``: also of those who had one of their identifiers before or after them, so that whatever the absence of
-    an event could have changed is there.
+    an event could have changed is there. ``by_banned_pair``: also of those who have the other end of a pair that is
+    banned itself: a request that brings it is an event of one of the two alone.
     """
     events: dict[int, Event] = {}
     known: set[int] = set()
     looked_up: set[Identifier] = set()
     fresh = set(contact_ids)
     while fresh:
-        # Only its present cluster tells of a primary who demoted it: that event is the other one's. All members at
-        # once, so that few rounds are left, however deep they were merged.
-        for statement in (statements.PRIMARIES, statements.MEMBERS):
-            fresh |= {row[0] for row in await listed(connection, statement, fresh)}
+        # Only its present cluster tells of a primary who demoted it: that event is the other one's. A deleted contact
+        # still has the primary of its last day, which has one of its own by now, perhaps. All members at once, so that
+        # few rounds are left, however deep they were merged.
+        primaries = fresh
+        while primaries := {row[0] for row in await listed(connection, statements.PRIMARIES, primaries)} - fresh:
+            fresh |= primaries
+        fresh |= {row[0] for row in await listed(connection, statements.MEMBERS, fresh)}
         fresh -= known
         known |= fresh
         found = await _events(connection, statements.EVENTS_OF_CLUSTERS, fresh)
@@ -47,11 +54,20 @@ async def lineage(connection: AsyncConnection, contact_ids: Collection[int], *, 
         events.update((event.seq, event) for event in found)
         fresh = {contact_id for event in found for contact_id in event.contact_ids} - known
         if by_value and not fresh:
-            requests = (event for event in events.values() if isinstance(event, IdentifyEvent))
-            values = {identifier for event in requests for identifier in event.identifiers} - looked_up
+            values = _brought(events.values()) - looked_up
             looked_up |= values
             fresh = set(await claimants(connection, values)) - known
+        if by_banned_pair and not fresh:
+            values = _brought(events.values()) - looked_up
+            looked_up |= values
+            fresh = set(await claimants(connection, await _banned_with(connection, values))) - known
     return [events[seq] for seq in sorted(events)]
+
+
+def _brought(events: Iterable[Event]) -> set[Identifier]:
+    """What the requests among these events brought."""
+    requests = (event for event in events if isinstance(event, IdentifyEvent))
+    return {identifier for event in requests for identifier in event.identifiers}
 
 
 async def claimants(connection: AsyncConnection, identifiers: Iterable[Identifier]) -> list[int]:
@@ -59,6 +75,17 @@ async def claimants(connection: AsyncConnection, identifiers: Iterable[Identifie
     found: list[int] = []
     for some in statements.by_kind(identifiers, MOST_PARAMETERS // 2):  # of two kinds, in two tables
         found += (await connection.execute(statements.CLAIMANTS, some)).scalars()
+    return found
+
+
+async def _banned_with(connection: AsyncConnection, identifiers: Iterable[Identifier]) -> set[Identifier]:
+    """Both ends of the banned pairs that have one of these identifiers."""
+    found: set[Identifier] = set()
+    wanted = set(identifiers)
+    for kind in IdentifierKind:
+        for values in _chunks(sorted(identifier.value for identifier in wanted if identifier.kind is kind)):
+            rows = await connection.execute(statements.BANNED_PAIRS[kind], {"values": statements.padded(values, "")})
+            found.update(end for row in rows for end in ends((row[0], row[1])))
     return found
 
 

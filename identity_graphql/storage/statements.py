@@ -100,7 +100,7 @@ def _clusters(touched: sa.CTE) -> tuple[sa.Select[Any], sa.Select[Any]]:
     return _members("id", "PRIMARY", touched), _members("linked_id", "ix_contact_linked_id", touched)
 
 
-def _primary_of(contact_id: sa.ColumnElement[int]) -> sa.ScalarSelect[int]:
+def _home_of(contact_id: sa.ColumnElement[int]) -> sa.ScalarSelect[int]:
     owner = contact.alias("owner")
     return sa.select(sa.func.coalesce(owner.c.linked_id, owner.c.id)).where(owner.c.id == contact_id).scalar_subquery()
 
@@ -186,21 +186,29 @@ PAGE_OF_CONTACTS = (
 )
 
 
-def _bans() -> sa.Select[Any]:
+def _home_of(contact_id: sa.ColumnElement[int]) -> sa.ScalarSelect[Any]:
+    """The primary of a live contact."""
+    owner = contact.alias()
+    return (
+        sa.select(sa.func.coalesce(owner.c.linked_id, owner.c.id))
+        .where(owner.c.id == contact_id, owner.c.deleted_at.is_(None))
+        .scalar_subquery()
+    )
+
+
+def _bans(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
     """The bans between clusters of these primaries."""
-    one, other = contact.alias("one"), contact.alias("other")
+    one = contact.alias("one")
     member = sa.select(one.c.id).where(
         among(one.c.id, "primary_ids") | among(one.c.linked_id, "primary_ids"), one.c.deleted_at.is_(None)
     )
-    primary = sa.select(sa.func.coalesce(other.c.linked_id, other.c.id)).where(
-        other.c.id == ban.c.other_id, other.c.deleted_at.is_(None)
-    )
-    return sa.select(ban.c.contact_id, ban.c.other_id).where(
-        found_in(ban.c.contact_id, member), among(primary.scalar_subquery(), "primary_ids")
+    return sa.select(*columns).where(
+        found_in(ban.c.contact_id, member), among(_home_of(ban.c.other_id), "primary_ids")
     )
 
 
-BANS = _bans()
+BANS = _bans(ban.c.contact_id, ban.c.other_id)
+KEPT_APART = _bans(_home_of(ban.c.contact_id).label("one"), _home_of(ban.c.other_id).label("other")).distinct()
 
 PAGE_OF_IDS = (
     sa.select(contact.c.id)
@@ -277,7 +285,25 @@ PAGE_OF_WITHHELD = by_index(
     "ix_withheld_pair_seq",
 )
 
-PAGE_OF_BANS = sa.select(ban).where(ban.c.seq > sa.bindparam("after")).order_by(ban.c.seq).limit(sa.bindparam("limit"))
+# An event may have made several of them: it is behind the last one by its contacts, too.
+PAGE_OF_BANS = (
+    sa.select(ban)
+    .where(
+        ban.c.seq >= sa.bindparam("after"),
+        (ban.c.seq > sa.bindparam("after"))
+        | (ban.c.contact_id > sa.bindparam("after_contact"))
+        | ((ban.c.contact_id == sa.bindparam("after_contact")) & (ban.c.other_id > sa.bindparam("after_other"))),
+    )
+    .order_by(ban.c.seq, ban.c.contact_id, ban.c.other_id)
+    .limit(sa.bindparam("limit"))
+)
+
+BANNED_PAIRS = {
+    kind: sa.select(withheld_pair.c.email, withheld_pair.c.phone_number).where(
+        withheld_pair.c.banned, among(withheld_pair.c[kind.value], "values")
+    )
+    for kind in IdentifierKind
+}
 
 WITHHELD_BY = (
     sa.select(sa.select(event.c.primary_id).where(event.c.seq == withheld_pair.c.seq).scalar_subquery())

@@ -14,7 +14,7 @@ from identity_graphql.domain.contacts import Cluster, Contact
 from identity_graphql.domain.events import Event
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 from identity_graphql.domain.reconcile import Found
-from identity_graphql.domain.state import Pair, Withheld
+from identity_graphql.domain.state import Ban, Bond, Pair, Withheld, bond
 from identity_graphql.errors import Busy, Conflict, DatabaseAway
 from identity_graphql.storage import event_log, migrations, statements
 from identity_graphql.storage.address import Address, Backend
@@ -75,15 +75,22 @@ class Storage:
 
     @asynccontextmanager
     async def log_session(
-        self, contact_ids: Collection[int], *, by_value: bool = False, write: bool = False
+        self,
+        contact_ids: Collection[int],
+        *,
+        by_value: bool = False,
+        by_banned_pair: bool = False,
+        write: bool = False,
     ) -> AsyncIterator[LogSession]:
         """The log of the lineages of these contacts (`event_log.lineage`); with ``write``, to append to it."""
         async with self.transaction() if write else self.snapshot() as connection:
-            events = await event_log.lineage(connection, contact_ids, by_value=by_value)
+            events = await event_log.lineage(connection, contact_ids, by_value=by_value, by_banned_pair=by_banned_pair)
             if write:
                 contacts = {contact_id for event in events for contact_id in event.contact_ids}
                 await event_log.lock(connection, contacts)
-                again = await event_log.lineage(connection, contact_ids, by_value=by_value)
+                again = await event_log.lineage(
+                    connection, contact_ids, by_value=by_value, by_banned_pair=by_banned_pair
+                )
                 if [event.seq for event in again] != [event.seq for event in events]:
                     raise Conflict("somebody wrote while we took our place in the queue")
             yield LogSession(self.dialect, connection, events, (await connection.execute(statements.NOW)).scalar_one())
@@ -179,10 +186,17 @@ class Storage:
         rows = await self._rows(statements.PAGE_OF_WITHHELD, {"after": after, "limit": limit})
         return [((row.email, row.phone_number), Withheld(row.seq, row.banned)) for row in rows]
 
-    async def page_of_bans(self, *, after: int, limit: int) -> list[tuple[int, int, int]]:
-        """The bans (contact, the other contact, event) by event, from the first event above ``after``."""
-        rows = await self._rows(statements.PAGE_OF_BANS, {"after": after, "limit": limit})
+    async def page_of_bans(self, *, after: Ban, limit: int) -> list[Ban]:
+        """The bans by event, then by contacts, from the first behind ``after``."""
+        contact_id, other_id, seq = after
+        last = {"after": seq, "after_contact": contact_id, "after_other": other_id}
+        rows = await self._rows(statements.PAGE_OF_BANS, {**last, "limit": limit})
         return [(row.contact_id, row.other_id, row.seq) for row in rows]
+
+    async def kept_apart(self, primary_ids: Collection[int]) -> set[Bond]:
+        """Which of these clusters a ban keeps apart, two by two, by their primaries."""
+        given = {"primary_ids": statements.padded(sorted(primary_ids), 0)}
+        return {bond(row.one, row.other) for row in await self._rows(statements.KEPT_APART, given)}
 
     async def withheld_by(self, identifiers: Collection[Identifier]) -> list[int]:
         """The clusters whose events withheld a pair with one of these identifiers."""
@@ -210,6 +224,11 @@ class Storage:
         """One event; None if there is none of this number."""
         async with self.reading() as connection:
             return next(iter(await event_log.events(connection, [seq])), None)
+
+    async def events(self, seqs: Collection[int]) -> dict[int, Event]:
+        """These events, by number; one that there is not is missing."""
+        async with self.reading() as connection:
+            return {event.seq: event for event in await event_log.events(connection, seqs)}
 
     async def newest_norm(self) -> str | None:
         """The normalisation that the newest event was written under; None for an empty log."""

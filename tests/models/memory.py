@@ -27,27 +27,49 @@ class Row:
 
 
 @dataclass
+class Side:
+    """A customer as a steward saw it: rows by their ids, and what they owned."""
+
+    ids: set[int]
+    values: set[str]
+
+    def within(self, memory: Memory, seen: Memory) -> set[int]:
+        """Who of another memory it is: its rows, and who owns what it owned and was not there then."""
+        heirs = {memory.owners[value] for value in self.values if value in memory.owners}
+        return {heir for heir in heirs if not seen.is_live(heir)} | (self.ids & {row.id for row in memory.rows})
+
+
+@dataclass
 class Memory:
     rows: list[Row] = field(default_factory=list)  # in the order of their birth
     owners: dict[str, int] = field(default_factory=dict)  # value -> the row that brought it
     pairs: list[Pair] = field(default_factory=list)
     waiting: list[Pair] = field(default_factory=list)
     links: list[tuple[int, int]] = field(default_factory=list)
-    bans: list[tuple[int, int]] = field(default_factory=list)
+    apart: dict[frozenset[int], set[int]] = field(default_factory=dict)  # any two rows -> who decided so
     banned_pairs: list[Pair] = field(default_factory=list)
 
     @classmethod
-    def of(cls, events: Sequence[Mapping[str, Any]]) -> Memory:
+    def of(cls, events: Sequence[Mapping[str, Any]], gone: set[int] | None = None) -> Memory:
         memory = cls()
-        gone = undone(events)
-        for event in events:
+        gone = undone(events) if gone is None else gone
+        for number, event in enumerate(events):
             if event["seq"] in gone:
                 continue
+            memory.spread()
             if event["kind"] == "identify":
                 memory.request(event["email"], event["phone_number"], event["contact_id"] or -event["seq"])
-            else:
-                asked = event["detail"]["asked"]
-                getattr(memory, asked["verb"])(asked)
+                continue
+            asked = event["detail"]["asked"]
+            match asked["verb"]:
+                case "merge_clusters" | "delete_contact" as verb:
+                    getattr(memory, verb)(asked)
+                case "undo":  # what it left is what the steward saw
+                    memory.undo(asked, cls.of(events[:number], undone(events[: number + 1])), event["seq"])
+                case "unban_link":
+                    memory.unban_link(asked, cls.of(events[:number]), gone)
+                case verb:
+                    getattr(memory, verb)(asked, cls.of(events[:number]), event["seq"])
         return memory
 
     # -- what can be told
@@ -75,41 +97,52 @@ class Memory:
         if not self.banned(self.reach(one), self.reach(other)):
             self.links.append((one, other))
 
-    def ban_link(self, asked: Mapping[str, Any]) -> None:
-        one, other = sorted((asked["one"], asked["other"]))
-        if self.is_live(one, other) and one not in self.reach(other) and (one, other) not in self.bans:
-            self.bans.append((one, other))
+    def ban_link(self, asked: Mapping[str, Any], seen: Memory, seq: int) -> None:
+        out, rest = (seen.side(asked[end]).within(self, seen) for end in ("one", "other"))
+        self.divide(out, rest)
+        self.separate(out, rest, {seq})
 
-    def unban_link(self, asked: Mapping[str, Any]) -> None:
+    def unban_link(self, asked: Mapping[str, Any], seen: Memory, gone: set[int]) -> None:
         if asked["pair"]:
             self.banned_pairs = [pair for pair in self.banned_pairs if pair != tuple(asked["pair"])]
             return
-        one, other = sorted(asked["contacts"])
-        if (one, other) not in self.bans:
-            return
-        sides = [self.reach(one), self.reach(other)] if self.is_live(one, other) else []
-        freed = [
-            pair
-            for pair in self.waiting
-            if all(value in self.owners for value in pair)
-            and any(self.owners[pair[0]] in side for side in sides)
-            and any(self.owners[pair[1]] in side for side in sides)
-            and self.owners[pair[0]] not in self.reach(self.owners[pair[1]])
-        ]
-        self.bans.remove((one, other))
-        for pair in freed if asked["rejudge"] else ():
-            here, there = (self.reach(self.owners[value]) for value in pair)
-            if not self.banned(here, there):
+        sides = [seen.side(end) for end in asked["contacts"]]
+        meant = {frozenset((a, b)) for a in sides[0].ids for b in sides[1].ids}
+        # Who is one customer with them here and was none then, and was kept apart then, is still.
+        others = {two for two, decisions in seen.apart.items() if decisions - gone and two not in meant}
+        here, there = (self.customers(side.within(self, seen)) for side in sides)
+        twos = [(h, t) for h in here for t in there if h != t]
+        twos = [(h, t) for h, t in twos if not any(frozenset((a, b)) in others for a in h for b in t)]
+
+        def between(pair: Pair) -> bool:
+            one, other = (self.reach(self.owners[v]) if v in self.owners else set() for v in pair)
+            return (one, other) in twos or (other, one) in twos
+
+        between_them = {frozenset((a, b)) for h, t in twos for a in h for b in t}
+        lifted = self.apart.keys() & between_them or any(map(between, self.banned_pairs))
+        freed = list(filter(between, self.waiting))
+        self.apart = {two: decisions for two, decisions in self.apart.items() if two not in between_them}
+        self.banned_pairs = [pair for pair in self.banned_pairs if not between(pair)]
+        for pair in freed if asked["rejudge"] and lifted else ():
+            if not self.banned(*(self.reach(self.owners[value]) for value in pair)):
                 self.believe(pair)
 
-    def split_cluster(self, asked: Mapping[str, Any]) -> None:
-        out = set(asked["contact_ids"])
-        if not self.is_live(*out):
-            return
-        cluster = self.reach(min(out))
-        rest = cluster - out
-        if not out < cluster:
-            return
+    def split_cluster(self, asked: Mapping[str, Any], seen: Memory, seq: int) -> None:
+        leaving = set(asked["contact_ids"])
+        cluster = seen.reach(min(leaving))
+        out, rest = (seen.side_of(ids).within(self, seen) for ids in (leaving, cluster - leaving))
+        self.divide(out, rest)
+        if asked["ban"]:
+            self.separate(out, rest, {seq})
+
+    def divide(self, here: set[int], there: set[int]) -> None:
+        """Two customers of each that has some of these and some of those; who is of both stays."""
+        for cluster in self.customers(here):
+            if cluster & there and cluster & here - there:
+                self.cut(cluster & here - there, (cluster - here) | (cluster & there))
+
+    def cut(self, out: set[int], rest: set[int]) -> None:
+        """Two customers of one. Each is held together, if by nothing else, by this."""
         self.pairs = [pair for pair in self.pairs if not crosses(out, rest, *(self.owners[value] for value in pair))]
         self.links = [link for link in self.links if not crosses(out, rest, *link)]
         for side in (out, rest):
@@ -119,10 +152,6 @@ class Memory:
                 part = self.oldest(apart)
                 apart -= self.reach(part)
                 self.links.append((first, part))
-        if asked["ban"]:
-            one, other = sorted((self.oldest(out), self.oldest(rest)))
-            if (one, other) not in self.bans:
-                self.bans.append((one, other))
 
     def delete_contact(self, asked: Mapping[str, Any]) -> None:
         contact_id = asked["contact_id"]
@@ -141,21 +170,21 @@ class Memory:
             if carriers:
                 self.owners[value] = self.oldest(heirs or carriers)
 
-    def undo(self, asked: Mapping[str, Any]) -> None:
+    def undo(self, asked: Mapping[str, Any], seen: Memory, seq: int) -> None:
         """What was undone is not here at all: only the ban that came with it."""
         contacts, pair = asked["contacts"], asked["pair"]
         if pair:
             pair = tuple(pair)
-            contacts = [self.owners.get(value) for value in pair]
-            if None in contacts:
+            contacts = [seen.owners.get(value) for value in pair]
+            if not all(value in self.owners for value in pair):
                 self.waiting = [other for other in self.waiting if other != pair]
                 self.banned_pairs.append(pair)
-        if not contacts or None in contacts:
-            return
-        one, other = sorted(contacts)
-        together = self.is_live(one, other) and one in self.reach(other)
-        if not together and (one, other) not in self.bans:
-            self.bans.append((one, other))
+        if contacts and None not in contacts:
+            out, rest = (seen.side(end).within(self, seen) for end in contacts)
+            self.divide(out, rest)
+            self.separate(out, rest, {seq})
+        if pair and all(value in self.owners for value in pair):
+            self.separate({self.owners[pair[0]]}, {self.owners[pair[1]]}, {seq})
 
     # -- what follows
 
@@ -182,8 +211,38 @@ class Memory:
                         frontier.append(far)
         return reached
 
+    def side(self, contact_id: int) -> Side:
+        """The customer of a contact."""
+        return self.side_of(self.reach(contact_id) if self.is_live(contact_id) else {contact_id})
+
+    def side_of(self, ids: set[int]) -> Side:
+        return Side(ids, {value for value, owner in self.owners.items() if owner in ids})
+
+    def customers(self, ids: Iterable[int]) -> list[set[int]]:
+        """Those that these rows are of; a deleted one is one by itself."""
+        found = [self.reach(id) if self.is_live(id) else {id} for id in ids]
+        return [customer for number, customer in enumerate(found) if customer not in found[:number]]
+
+    def separate(self, here: Iterable[int], there: Iterable[int], decisions: set[int]) -> None:
+        for one in self.customers(here):
+            for other in self.customers(there):
+                for two in {frozenset((a, b)) for a in one for b in other} if one != other else ():
+                    self.apart.setdefault(two, set()).update(decisions)
+
+    def spread(self) -> None:
+        """Whoever is of one customer is apart from whom anybody of it is apart from."""
+        customers = self.customers(row.id for row in self.rows)
+        for one in customers:
+            for other in customers:
+                if one != other and (decisions := self.decisions(one, other)):
+                    self.separate(one, other, decisions)
+
+    def decisions(self, here: Iterable[int], there: Iterable[int]) -> set[int]:
+        found = (self.apart.get(frozenset((one, other)), set()) for one in here for other in there)
+        return set().union(*found)
+
     def banned(self, here: Iterable[int], there: Iterable[int]) -> bool:
-        return any(crosses(set(here), set(there), *ban) for ban in self.bans)
+        return bool(self.decisions(here, there))
 
     def row(self, contact_id: int) -> Row:
         return next(row for row in self.rows if row.id == contact_id)
@@ -208,6 +267,17 @@ class Memory:
         """The partition of the contacts that the database numbered when their events came."""
         clusters = {frozenset(id for id in self.reach(row.id) if id > 0) for row in self.rows if row.live}
         return clusters - {frozenset()}
+
+    def separated(self) -> set[frozenset[frozenset[str]]]:
+        """Which two customers of `values` a ban separates."""
+        customers = self.customers(row.id for row in self.rows if row.live)
+        known = {frozenset(c): frozenset(v for v, owner in self.owners.items() if owner in c) for c in customers}
+        return {
+            frozenset((known[frozenset(one)], known[frozenset(other)]))
+            for one in customers
+            for other in customers
+            if self.banned(one, other)
+        }
 
 
 def undone(events: Sequence[Mapping[str, Any]]) -> set[int]:

@@ -29,19 +29,24 @@ def page_size(first: int) -> int:
     return first
 
 
-def cursor_of(number: int) -> str:
-    """An opaque cursor for the item with this id."""
-    return base64.urlsafe_b64encode(f"id:{number}".encode()).decode()
+def cursor_of(*numbers: int) -> str:
+    """An opaque cursor for the item with this id, or with this key of several numbers."""
+    return base64.urlsafe_b64encode(f"id:{':'.join(map(str, numbers))}".encode()).decode()
 
 
 def position_of(cursor: str | None) -> int:
     """The id that `cursor_of` was given; 0, before all, for no cursor."""
+    return key_of(cursor, 1)[0]
+
+
+def key_of(cursor: str | None, length: int) -> tuple[int, ...]:
+    """The numbers that `cursor_of` was given, so many; zeros, before all, for no cursor."""
     if cursor is None:
-        return 0
+        return (0,) * length
     try:
-        number = int(base64.urlsafe_b64decode(cursor).removeprefix(b"id:"))
-        if 0 < number < PROVISIONAL and cursor_of(number) == cursor:
-            return number
+        numbers = tuple(map(int, base64.urlsafe_b64decode(cursor).removeprefix(b"id:").split(b":")))
+        if len(numbers) == length and all(0 < n < PROVISIONAL for n in numbers) and cursor_of(*numbers) == cursor:
+            return numbers
     except ValueError:  # no base64, or no number
         pass
     raise not_of_this_list()
@@ -71,9 +76,12 @@ class Connection(Generic[Node]):
     page_info: PageInfo = strawberry.field(description="Whether and how the list goes on.")
 
     @classmethod
-    def of(cls, nodes: Sequence[Node], ids: Sequence[int], *, first: int, after: str | None) -> Connection[Node]:
+    def of(
+        cls, nodes: Sequence[Node], ids: Sequence[int | tuple[int, ...]], *, first: int, after: str | None
+    ) -> Connection[Node]:
         """A page of at most ``first`` of these nodes; one more of them tells that there is a next page."""
-        edges = [Edge(cursor=cursor_of(i), node=node) for node, i in zip(nodes[:first], ids, strict=False)]
+        keys = ((key,) if isinstance(key, int) else key for key in ids)
+        edges = [Edge(cursor=cursor_of(*key), node=node) for node, key in zip(nodes[:first], keys, strict=False)]
         return cls(
             edges=edges,
             page_info=PageInfo(

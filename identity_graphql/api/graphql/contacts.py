@@ -18,7 +18,7 @@ from identity_graphql.api.graphql.connections import (
     position_of,
 )
 from identity_graphql.api.graphql.context import Info, Source, history_of
-from identity_graphql.api.graphql.history import Ban, Bridge, Event, Evidence, PairStanding, page_of
+from identity_graphql.api.graphql.history import Ban, Bridge, Event, Evidence, PairStanding, WithheldBy, page_of
 from identity_graphql.api.graphql.scalars import given, id_of
 from identity_graphql.domain import contacts as domain
 from identity_graphql.domain import state
@@ -101,7 +101,7 @@ class Contact:
     async def history(self, info: Info, first: First = DEFAULT_PAGE, after: After = UNSET) -> Connection[Event]:
         history = await history_of(info.context, self.source, self.number)
         found = (await info.context.history.histories(history)).contacts.get(self.number, ())
-        return page_of(found, history.undone_by, first=first, after=given(after))
+        return page_of(found, history, first=first, after=given(after))
 
 
 @strawberry.type(
@@ -175,7 +175,7 @@ class Cluster:
     async def history(self, info: Info, first: First = DEFAULT_PAGE, after: After = UNSET) -> Connection[Event]:
         history, home = await self._history(info)
         found = (await info.context.history.histories(history)).clusters.get(home, ())
-        return page_of(found, history.undone_by, first=first, after=given(after))
+        return page_of(found, history, first=first, after=given(after))
 
     @strawberry.field(description="What holds it together, as a graph to be drawn.")
     async def evidence(self, info: Info) -> Evidence:
@@ -192,10 +192,10 @@ class Cluster:
         size, cursor = page_size(first), given(after)
         last = position_of(cursor)
         page = (await info.context.history.bridges(history, home))[last : last + size + 1]
-        nodes = [Bridge.from_domain(bridge, history.undone_by) for bridge in page]
+        nodes = [Bridge.from_domain(bridge, history) for bridge in page]
         return Connection.of(nodes, range(last + 1, last + 1 + len(page)), first=size, after=cursor)
 
-    @strawberry.field(description="The pairs that bans keep back from it.")
+    @strawberry.field(description="The pairs that are kept back from it, by a ban or until somebody decides.")
     async def withheld(self, info: Info) -> list[WithheldPair]:
         history, home = await self._history(info)
         found = history.withheld(home)
@@ -207,7 +207,7 @@ class Cluster:
         history, home = await self._history(info)
         found = history.bans(home)
         info.context.charge(len(found))
-        return [Ban.from_domain(ban) for ban in found]
+        return [Ban.from_domain(ban, history) for ban in found]
 
     def _contact(self, contact: domain.Contact) -> Contact:
         return Contact.from_domain(contact, self.entity, self.source)
@@ -241,6 +241,20 @@ class WithheldPair:
             standing=PairStanding.BANNED if withheld.banned else PairStanding.WITHHELD,
             event=ID(str(withheld.seq)),
         )
+
+    @strawberry.field(description="What keeps it back now: a ban, or nothing if that was lifted since.")
+    async def withheld_by(self, info: Info) -> WithheldBy:
+        if self.standing is PairStanding.BANNED:
+            return WithheldBy.BAN
+        if self.source is None:
+            holders = await info.context.holders.load_many(ends(self.pair))
+            one, other = (None if holder is None else holder.primary.id for holder in holders)
+            if one is None or other is None or one == other:
+                return WithheldBy.NOTHING
+            withheld = await info.context.kept_apart.load(state.bond(one, other))
+        else:
+            withheld = (await history_of(info.context, self.source, 0)).withholds(self.pair)
+        return WithheldBy.BAN if withheld else WithheldBy.NOTHING
 
     @strawberry.field(description="The customer who has the email; null if nobody has.")
     async def email_cluster(self, info: Info) -> Cluster | None:

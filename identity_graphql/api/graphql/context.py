@@ -13,6 +13,7 @@ from identity_graphql.domain.contacts import Cluster, Contact
 from identity_graphql.domain.events import Event
 from identity_graphql.domain.history import ClusterHistory
 from identity_graphql.domain.identifiers import Identifier
+from identity_graphql.domain.state import Bond
 from identity_graphql.errors import TooComplex
 from identity_graphql.services.history import HistoryService
 from identity_graphql.services.identify import IdentityService
@@ -58,6 +59,15 @@ class Context:
     @cached_property
     def histories(self) -> DataLoader[int, ClusterHistory]:
         return DataLoader(self._histories, max_batch_size=100)
+
+    @cached_property
+    def events(self) -> DataLoader[int, Event | None]:
+        return DataLoader(self.history.events, max_batch_size=1000)
+
+    @cached_property
+    def kept_apart(self) -> DataLoader[Bond, bool]:
+        """Whether a ban stands between two clusters, by their primaries."""
+        return DataLoader(self.history.kept_apart, max_batch_size=1000)
 
     async def _histories(self, contact_ids: Sequence[int]) -> list[ClusterHistory]:
         history = await self.history.of_contacts(contact_ids)

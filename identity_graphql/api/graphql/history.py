@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum
 
@@ -16,7 +16,9 @@ from identity_graphql.domain import events as domain
 from identity_graphql.domain import explain, sentences
 from identity_graphql.domain.contacts import PROVISIONAL
 from identity_graphql.domain.erasure import is_token
+from identity_graphql.domain.history import ClusterHistory
 from identity_graphql.domain.identifiers import IdentifierKind as Kind
+from identity_graphql.domain.state import Ban as Row
 from identity_graphql.domain.state import Node as NodeId
 
 
@@ -76,10 +78,13 @@ class Event:
     undone_by: ID | None = strawberry.field(description="The undo that took it back; null if it counts.")
 
     @classmethod
-    def from_domain(cls, event: domain.Event, undone_by: Mapping[int, int] | None = None) -> Event:
+    def from_domain(
+        cls, event: domain.Event, history: ClusterHistory | None = None, *, kept_from: int | None = None
+    ) -> Event:
+        """With the log that it is from, it is told what became of it. ``kept_from``: see `sentences.summary`."""
         request = event if isinstance(event, domain.IdentifyEvent) else None
         verb = event if isinstance(event, domain.VerbEvent) else None
-        undo = (undone_by or {}).get(event.seq)
+        undo = None if history is None else history.undone_by.get(event.seq)
         values = (None, None) if request is None else (request.email, request.phone_number)
         shown = tuple(None if is_token(value) else value for value in values)
         return cls(
@@ -87,7 +92,7 @@ class Event:
             at=event.at,
             kind=EventKind[event.kind.name],
             outcome=None if request is None else Outcome[request.outcome.name],
-            summary=sentences.summary(event),
+            summary=sentences.summary(event, kept_from if history is None else history.kept_from(event)),
             email=shown[0],
             phone_number=shown[1],
             given_email=_given(request, "email"),
@@ -111,13 +116,13 @@ def _given(request: domain.IdentifyEvent | None, name: str) -> str | None:
 
 
 def page_of(
-    events: Sequence[domain.Event], undone_by: Mapping[int, int], *, first: int, after: str | None
+    events: Sequence[domain.Event], history: ClusterHistory, *, first: int, after: str | None
 ) -> Connection[Event]:
     """One page of a history, in the order in which it happened."""
     size, last = page_size(first), position_of(after)
     # What a dry run would write has no number yet: it comes last.
     page = [event for event in events if (event.seq or _LAST) > last][: size + 1]
-    nodes = [Event.from_domain(event, undone_by) for event in page]
+    nodes = [Event.from_domain(event, history) for event in page]
     return Connection.of(nodes, [event.seq or _LAST for event in page], first=size, after=after)
 
 
@@ -127,19 +132,54 @@ _LAST = PROVISIONAL - 1
 @strawberry.enum(description="Whether a pair is evidence.")
 class PairStanding(Enum):
     LIVE = strawberry.enum_value("LIVE", description="It is: its two identifiers are one customer's.")
-    WITHHELD = strawberry.enum_value("WITHHELD", description="It is not: a ban between two contacts keeps it back.")
+    WITHHELD = strawberry.enum_value(
+        "WITHHELD", description="It is not: a ban between two clusters kept it back, and perhaps still does."
+    )
     BANNED = strawberry.enum_value("BANNED", description="It is not: the pair itself is banned.")
 
 
-@strawberry.type(description="Two contacts that are never to be of one cluster.")
+@strawberry.enum(description="What keeps a pair from being evidence.")
+class WithheldBy(Enum):
+    BAN = strawberry.enum_value("BAN", description="A ban: between the two clusters, or on the pair itself.")
+    NOTHING = strawberry.enum_value(
+        "NOTHING",
+        description="Nothing any more: no ban stands between its clusters. It waits for somebody to decide, or to come"
+        " again.",
+    )
+
+
+@strawberry.type(
+    description="Two contacts whose clusters are never to be one. Where a cluster was divided, each part has the ban."
+)
 class Ban:
+    seq: strawberry.Private[int]
+    history: strawberry.Private[ClusterHistory | None]
     contact_id: ID = strawberry.field(description="The one.")
     other_id: ID = strawberry.field(description="The other.")
     event: ID = strawberry.field(description="The `seq` of the event that banned them.")
 
     @classmethod
-    def from_domain(cls, ban: tuple[int, int, int]) -> Ban:
-        return cls(contact_id=id_of(ban[0]), other_id=id_of(ban[1]), event=ID(str(ban[2])))
+    def from_domain(cls, ban: Row, history: ClusterHistory | None = None) -> Ban:
+        """``history``: the log that it is from, which spares a look-up."""
+        return cls(seq=ban[2], history=history, contact_id=id_of(ban[0]), other_id=id_of(ban[1]), event=ID(str(ban[2])))
+
+    @strawberry.field(description="The event that banned them: a split, a ban, or an undo.")
+    async def decision(self, info: Info) -> Event:
+        return Event.from_domain(await self._decision(info))
+
+    @strawberry.field(description="The steward who banned them.")
+    async def actor(self, info: Info) -> str | None:
+        return (await self._decision(info)).actor
+
+    @strawberry.field(description="Why.")
+    async def reason(self, info: Info) -> str | None:
+        return (await self._decision(info)).reason
+
+    async def _decision(self, info: Info) -> domain.VerbEvent:
+        found = None if self.history is None else self.history.by_seq.get(self.seq)
+        found = found or await info.context.events.load(self.seq)
+        assert isinstance(found, domain.VerbEvent), "whoever banned them is in the log"
+        return found
 
 
 def _key(node: NodeId) -> str:
@@ -208,14 +248,14 @@ class Bridge:
     part_sizes: list[int] = strawberry.field(description="The contacts in the parts; that with the primary first.")
 
     @classmethod
-    def from_domain(cls, bridge: explain.Bridge, undone_by: Mapping[int, int]) -> Bridge:
+    def from_domain(cls, bridge: explain.Bridge, history: ClusterHistory) -> Bridge:
         beyond = bridge.end - bridge.first
         return cls(
             entity=bridge,
             kind=EvidenceKind[bridge.kind.name],
             source=Node.from_domain(bridge.source),
             target=Node.from_domain(bridge.target),
-            event=Event.from_domain(bridge.event, undone_by) if bridge.event else None,
+            event=Event.from_domain(bridge.event, history) if bridge.event else None,
             part_sizes=[len(bridge.walk) - beyond, beyond],
         )
 
@@ -234,13 +274,13 @@ class Step:
     words: str = strawberry.field(description="For people.")
 
     @classmethod
-    def from_domain(cls, step: explain.Step, undone_by: Mapping[int, int]) -> Step:
+    def from_domain(cls, step: explain.Step, history: ClusterHistory) -> Step:
         kind = EvidenceKind.CLAIM if step.kind is explain.StepKind.CONTACT else EvidenceKind[step.kind.name]
         return cls(
             kind=kind,
             source=Node.from_domain(step.source),
             target=Node.from_domain(step.target),
-            event=Event.from_domain(step.event, undone_by) if step.event else None,
+            event=Event.from_domain(step.event, history) if step.event else None,
             words=sentences.step(step),
         )
 
@@ -252,16 +292,18 @@ class Explanation:
     words: list[str] = strawberry.field(description="The same for people, a sentence for every step.")
     bans: list[Ban] = strawberry.field(description="Where they are not connected: the bans between them.")
     undone: list[Event] = strawberry.field(description="Where they are not connected: what linked them and was undone.")
-    waiting: int = strawberry.field(description="Where they are not connected: how many pairs bans keep back.")
+    waiting: int = strawberry.field(
+        description="Where they are not connected: how many pairs are withheld, by a ban or waiting for a decision."
+    )
 
     @classmethod
     def from_domain(cls, explained: explain.Explanation) -> Explanation:
-        chain, between, undone_by = explained.chain, explained.between, explained.history.undone_by
+        chain, between, history = explained.chain, explained.between, explained.history
         return cls(
             connected=chain is not None,
-            steps=[] if chain is None else [Step.from_domain(step, undone_by) for step in chain.steps],
+            steps=[] if chain is None else [Step.from_domain(step, history) for step in chain.steps],
             words=sentences.explanation(explained),
-            bans=[Ban.from_domain(ban) for ban in between.bans],
-            undone=[Event.from_domain(event, undone_by) for event in between.undone],
+            bans=[Ban.from_domain(ban, history) for ban in between.bans],
+            undone=[Event.from_domain(event, history) for event in between.undone],
             waiting=len(between.withheld),
         )

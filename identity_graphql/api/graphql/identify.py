@@ -58,7 +58,7 @@ class IdentifyPayload:
             contact=Contact.from_domain(decision.contact, cluster, source) if decision.contact else None,
             demoted=[Contact.from_domain(contact, cluster, source) for contact in decision.demoted],
             warnings=[Warning.from_domain(warning) for warning in decision.warnings],
-            events=[Event.from_domain(decision.event)] if decision.event else [],
+            events=[Event.from_domain(decision.event, kept_from=decision.kept_from)] if decision.event else [],
         )
 
 

@@ -8,7 +8,15 @@ import strawberry
 from strawberry import UNSET
 from strawberry.schema.config import StrawberryConfig
 
-from identity_graphql.api.graphql.connections import DEFAULT_PAGE, After, Connection, First, page_size, position_of
+from identity_graphql.api.graphql.connections import (
+    DEFAULT_PAGE,
+    After,
+    Connection,
+    First,
+    key_of,
+    page_size,
+    position_of,
+)
 from identity_graphql.api.graphql.contacts import Cluster, Contact, WithheldPair
 from identity_graphql.api.graphql.context import Info
 from identity_graphql.api.graphql.history import Ban, Event, Explanation
@@ -139,21 +147,25 @@ class Query:
         self, info: Info, seq: Annotated[strawberry.ID, strawberry.argument(description="Its number.")]
     ) -> Event | None:
         found = await info.context.history.event(number_of(seq, "seq"))
-        return Event.from_domain(found[0], found[1].undone_by) if found else None
+        return Event.from_domain(*found) if found else None
 
-    @strawberry.field(description="What bans keep back, for a steward to look through: the pairs that wait, by event.")
+    @strawberry.field(
+        description="What bans keep back, or kept back and nobody decided on since, for a steward to look through: the"
+        " pairs that wait, by event."
+    )
     async def withheld(self, info: Info, first: First = DEFAULT_PAGE, after: After = UNSET) -> Connection[WithheldPair]:
         size, cursor = page_size(first), given(after)
         found = await info.context.history.page_of_withheld(after=position_of(cursor), limit=size + 1)
         nodes = [WithheldPair.from_domain(pair, withheld) for pair, withheld in found]
         return Connection.of(nodes, [withheld.seq for _, withheld in found], first=size, after=cursor)
 
-    @strawberry.field(description="All bans, by the event that made them.")
+    @strawberry.field(description="All bans, by the event that decided so.")
     async def bans(self, info: Info, first: First = DEFAULT_PAGE, after: After = UNSET) -> Connection[Ban]:
         size, cursor = page_size(first), given(after)
-        found = await info.context.history.page_of_bans(after=position_of(cursor), limit=size + 1)
+        seq, contact_id, other_id = key_of(cursor, 3)
+        found = await info.context.history.page_of_bans(after=(contact_id, other_id, seq), limit=size + 1)
         nodes = [Ban.from_domain(ban) for ban in found]
-        return Connection.of(nodes, [ban[2] for ban in found], first=size, after=cursor)
+        return Connection.of(nodes, [(seq, *contacts) for *contacts, seq in found], first=size, after=cursor)
 
 
 @strawberry.type(
@@ -204,7 +216,8 @@ class Mutation:
 
     @strawberry.mutation(
         description="Take contacts out of their cluster: they become a cluster of their own. What the two sides have in"
-        " common is no evidence any more, and they are banned from each other unless `ban` is false."
+        " common is no evidence any more, and they are banned from each other unless `ban` is false. What their cluster"
+        " was banned from, both stay banned from."
     )
     async def split_cluster(
         self,
@@ -240,7 +253,11 @@ class Mutation:
         actor: Actor,
         reason: Reason,
         then_ban: Annotated[
-            bool, strawberry.argument(description="Ban what it linked, so that the next such request does not win.")
+            bool,
+            strawberry.argument(
+                description="Ban what it linked, so that the next such request does not win. Where other evidence still"
+                " makes one cluster of it, nothing is done (REFUSED)."
+            ),
         ] = False,
         expected_version: ExpectedVersion = UNSET,
         dry_run: DryRun = False,
@@ -250,8 +267,8 @@ class Mutation:
         return StewardPayload.from_domain(result)
 
     @strawberry.mutation(
-        description="Never link these two again. A request that bridges them later is linked to one side, answered with"
-        " a warning, and kept as withheld."
+        description="Never link these two customers again. A request that bridges them later is linked to one side,"
+        " answered with a warning, and kept as withheld. Where one of them is divided, each part keeps the ban."
     )
     async def ban_link(
         self,
@@ -269,7 +286,10 @@ class Mutation:
         result = await info.context.steward.ban_link(a.subject("a", rules), b.subject("b", rules), wanted)
         return StewardPayload.from_domain(result)
 
-    @strawberry.mutation(description="Lift a ban. `waiting` tells how many pairs it has kept back.")
+    @strawberry.mutation(
+        description="Lift all bans between two customers, whatever decided so: `changes` tells which. `waiting` tells"
+        " how many pairs they have kept back. To lift a ban for all customers that it separates, undo it."
+    )
     async def unban_link(
         self,
         info: Info,

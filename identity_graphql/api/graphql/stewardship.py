@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -10,8 +10,9 @@ import strawberry
 from strawberry import ID, UNSET
 
 from identity_graphql.api.graphql.contacts import Cluster, Contact
-from identity_graphql.api.graphql.history import Event, IdentifierKind, PairStanding
+from identity_graphql.api.graphql.history import Event, IdentifierKind, PairStanding, WithheldBy
 from identity_graphql.api.graphql.scalars import PhoneNumber, given, id_of, number_of
+from identity_graphql.domain import bans
 from identity_graphql.domain import state as domain
 from identity_graphql.domain.decide import Command, VerbResult
 from identity_graphql.domain.erasure import is_token
@@ -114,6 +115,9 @@ class PairChange:
     phone_number: str | None = strawberry.field(description="The phone number; null if it was erased.")
     before: PairStanding | None = strawberry.field(description="As it was; null if it did not count at all.")
     after: PairStanding | None = strawberry.field(description="As it is, or would be; null if it counts no more.")
+    withheld_by: WithheldBy | None = strawberry.field(
+        description="What keeps it back then; null if it is evidence, or counts no more."
+    )
 
 
 @strawberry.type(description="Two contacts that were linked or banned by hand, or are no longer.")
@@ -121,6 +125,10 @@ class BondChange:
     contact_id: ID = strawberry.field(description="The one.")
     other_id: ID = strawberry.field(description="The other.")
     added: bool = strawberry.field(description="Whether it came, or went.")
+    event: ID | None = strawberry.field(
+        description="The `seq` of the event that decided so: of a ban that a part of a cluster keeps, an earlier one."
+        " Null for what a dry run would decide."
+    )
 
 
 @strawberry.type(description="Every difference between before and after.")
@@ -153,11 +161,12 @@ class Changes:
                     phone_number=_shown(pair[1]),
                     before=_standing(before, pair),
                     after=_standing(after, pair),
+                    withheld_by=_withheld_by(after, pair),
                 )
                 for pair in sorted({row[:2] for row in rows.pairs} | {row[:2] for row in rows.withheld})
             ],
-            links=[_bond(row) for row in rows.links],
-            bans=[_bond(row) for row in rows.bans],
+            links=_bonds(before.links, rows.links, result.event.seq),
+            bans=_bonds(before.bans, rows.bans, result.event.seq),
         )
 
 
@@ -205,8 +214,23 @@ def _standing(state: domain.State, pair: domain.Pair) -> PairStanding | None:
     return PairStanding.BANNED if withheld.banned else PairStanding.WITHHELD
 
 
-def _bond(row: tuple[int, int, int | None]) -> BondChange:
-    return BondChange(contact_id=id_of(row[0]), other_id=id_of(row[1]), added=row[2] is not None)
+def _withheld_by(state: domain.State, pair: domain.Pair) -> WithheldBy | None:
+    if pair not in state.withheld:
+        return None
+    return WithheldBy.BAN if bans.withholds(state, pair) else WithheldBy.NOTHING
+
+
+def _bonds(
+    before: Mapping[domain.Bond, int], rows: Iterable[tuple[int, int, int | None]], seq: int
+) -> list[BondChange]:
+    """What went and what came. Of two contacts, one decision may take the place of another."""
+    found = []
+    for a, b, now in rows:
+        for number, added in ((before.get((a, b)), False), (now, True)):
+            if number is not None:
+                event = ID(str(number or seq)) if number or seq else None
+                found.append(BondChange(contact_id=id_of(a), other_id=id_of(b), added=added, event=event))
+    return found
 
 
 def _id(contact_id: int | None) -> ID | None:

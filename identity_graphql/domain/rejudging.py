@@ -1,0 +1,166 @@
+"""A steward's decisions about two customers, judged again: they are about whom the steward saw, and stay so.
+
+Where an earlier event is taken back, the two may be more customers than they were, or fewer, or have other contacts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from datetime import datetime
+from typing import Self
+
+from msgspec import Struct
+
+from identity_graphql.domain import bans, verbs
+from identity_graphql.domain.identifiers import Identifier
+from identity_graphql.domain.state import Bond, State, bond, ends
+from identity_graphql.errors import IdentityError
+
+
+class Customer(Struct, frozen=True):
+    """A customer as a steward saw it: its contacts, and the identifiers that it had."""
+
+    contacts: frozenset[int]
+    identifiers: frozenset[Identifier]
+
+    @classmethod
+    def of(cls, state: State, contact_ids: Iterable[int]) -> Self:
+        contacts = frozenset(contact_ids)
+        live = (state.contacts[contact_id] for contact_id in contacts if state.is_live(contact_id))
+        return cls(contacts, frozenset(identifier for contact in live for identifier in state.claimed(contact)))
+
+    def within(self, state: State, when_seen: State) -> set[int]:
+        """Returns who it is in another state: its contacts, and those that stand in their place.
+
+        These claim what it had, and were not there when it was seen.
+        """
+        claimants = {state.claims[identifier] for identifier in self.identifiers if identifier in state.claims}
+        return {c for c in claimants if not when_seen.is_live(c)} | (self.contacts & state.contacts.keys())
+
+
+class Seen(Struct, frozen=True):
+    """The two customers that a decision is about."""
+
+    here: Customer
+    there: Customer
+
+
+def is_decision(verb: verbs.Verb) -> bool:
+    """Whether a verb decides about two customers."""
+    match verb:
+        case verbs.BanLink() | verbs.SplitCluster():
+            return True
+        case verbs.UnbanLink():
+            return verb.contacts is not None
+        case verbs.Undo():
+            return verb.pair is not None or verb.contacts is not None
+    return False
+
+
+def seen(verb: verbs.Verb, state: State) -> Seen | None:
+    """Returns whom a decision is about, from the state before it; for an `Undo`, from the state after it.
+
+    None where it is about a pair that is nobody's.
+    """
+    match verb:
+        case verbs.SplitCluster():
+            out = frozenset(verb.contact_ids)
+            members = state.members[state.primary_of(verb.contact_ids[0])]
+            return Seen(Customer.of(state, out), Customer.of(state, members - out))
+        case verbs.BanLink():
+            two = [verb.one, verb.other]
+        case verbs.Undo() if verb.pair is not None:
+            two = [state.claims[end] for end in ends(verb.pair) if end in state.claims]
+        case verbs.Undo() | verbs.UnbanLink():
+            two = list(verb.contacts or ())
+        case _:
+            two = []
+    primaries = [primary for contact_id in two if (primary := bans.customer_of(state, contact_id)) is not None]
+    if len(primaries) < 2:
+        return None
+    here, there = (Customer.of(state, state.members.get(primary, (primary,))) for primary in primaries)
+    return Seen(here, there)
+
+
+def judge_again(
+    verb: verbs.Verb,
+    state: State,
+    at: datetime,
+    seq: int,
+    *,
+    about: Seen,
+    when_seen: State,
+    without: Collection[int] = (),
+) -> None:
+    """Carries a decision out in another state than ``when_seen``, that in which it was taken.
+
+    Whoever it keeps apart is divided where that other state has them as one. ``without``: events that do not count.
+    """
+    here, there = (customer.within(state, when_seen) for customer in (about.here, about.there))
+    if isinstance(verb, verbs.UnbanLink):
+        ones, others = bans.customers_of(state, here), bans.customers_of(state, there)
+        twos = {bond(one, other) for one in ones for other in others if one != other}
+        verb.lift(state, twos - _others_apart(state, about, when_seen, without), at)
+        return
+    apart = bans.separations(state)
+    _divide(verb, state, at, seq, here, there, when_seen)
+    bans.carry_over(apart, state)
+    if not isinstance(verb, verbs.SplitCluster):
+        with suppress(IdentityError):
+            verb.carry_out(state, at, seq)
+    if not isinstance(verb, verbs.SplitCluster) or verb.ban:
+        bans.separate(state, here, there, seq)
+
+
+def _others_apart(state: State, about: Seen, when_seen: State, without: Collection[int]) -> set[Bond]:
+    """The customers of this state who are also some that were kept apart when others of theirs no longer were to be."""
+    found = set()
+    for separation in bans.separations(when_seen):
+        two = {separation.here, separation.there}
+        if separation.seq not in without and two != {about.here.contacts, about.there.contacts}:
+            ones, others = (bans.customers_of(state, contacts) for contacts in (separation.here, separation.there))
+            found |= {bond(one, other) for one in ones for other in others}
+    return found
+
+
+def _divide(
+    verb: verbs.Verb, state: State, at: datetime, seq: int, out: set[int], rest: set[int], when_seen: State
+) -> None:
+    """Split every cluster that has contacts of both customers, as far as that is possible."""
+    moved = verb.identifiers if isinstance(verb, verbs.SplitCluster) else ()
+    for home in sorted(_homes(state, out) & _homes(state, rest)):
+        members = state.members[home]
+        leaving = members & out - rest
+        moves = []
+        for identifier in moved:
+            left = state.claims.get(identifier) in leaving
+            carriers = members - leaving if left else leaving
+            if left == (when_seen.claims.get(identifier) in out) and any(
+                identifier in state.carried(state.contacts[contact_id]) for contact_id in carriers
+            ):
+                moves.append(identifier)
+        for contact_ids, identifiers in ((leaving, moves), (_settled(state, members, leaving), [])):
+            with suppress(IdentityError):
+                split = verbs.SplitCluster(tuple(sorted(contact_ids)), tuple(identifiers), ban=False)
+                split.carry_out(state, at, seq)
+                break
+
+
+def _settled(state: State, members: set[int], leaving: set[int]) -> set[int]:
+    """Returns who leaves where everybody goes with somebody who claims what they carry."""
+    leaving, settled = set(leaving), set[int]()
+    while True:
+        for contact_id in sorted(members - settled):
+            claimants = {state.claims.get(identifier) for identifier in state.carried(state.contacts[contact_id])}
+            sides = {claimant in leaving for claimant in claimants if claimant in members}
+            if sides == {contact_id not in leaving}:
+                leaving ^= {contact_id}
+                settled.add(contact_id)
+                break
+        else:
+            return leaving
+
+
+def _homes(state: State, contact_ids: Iterable[int]) -> set[int]:
+    return {state.primary_of(contact_id) for contact_id in contact_ids if state.is_live(contact_id)}
