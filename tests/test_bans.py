@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from identity_graphql.domain.bans import carry_over, customer_of, separations
+from identity_graphql.domain.contacts import Contact
 from identity_graphql.domain.decide import Command, VerbResult
 from identity_graphql.domain.replay import replay
+from identity_graphql.domain.state import State, bond
 from identity_graphql.errors import InvalidInput, Outdated, Refused
 from tests.support.databases import Database, check, tables_of
 from tests.support.replayed import check_judged_again, check_replay, events_of
@@ -45,6 +52,63 @@ def changed(result: VerbResult) -> dict[tuple[int, int], int | None]:
 
 async def withheld(steward: Steward, *said: tuple[str | None, str | None]) -> list[bool]:
     return [(await steward.identify(*one)).withheld for one in said]
+
+
+# -- by itself, without a database
+
+NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+CONTACTS = range(1, 8)
+drawn = st.lists(st.integers(0, 3), min_size=len(CONTACTS), max_size=len(CONTACTS))
+
+
+def clustered(clusters: Sequence[int], gone: Sequence[str] = ()) -> State:
+    """Contacts, each in the cluster of its number; some are deleted, or erased as well."""
+    state = State()
+    for contact_id in CONTACTS:
+        state.put(Contact(contact_id, f"{contact_id}@example.com", None, None, NOW, NOW))
+    for number in set(clusters):
+        state.gather([c for c, n in zip(CONTACTS, clusters, strict=True) if n == number], NOW)
+    for contact_id, how in zip(CONTACTS, gone, strict=False):
+        if how != "live":
+            erased_at = NOW if how == "erased" else None
+            state.put(replace(state.contacts[contact_id], deleted_at=NOW, erased_at=erased_at))
+    for members in list(state.members.values()):
+        state.gather(members, NOW)
+    return state
+
+
+def apart(state: State) -> set[frozenset[int]]:
+    """Any two contacts between whose customers there is a ban."""
+    customers = [(customer_of(state, a), customer_of(state, b)) for a, b in state.bans]
+    there = {contact_id: customer_of(state, contact_id) for contact_id in CONTACTS}
+    return {
+        frozenset((a, b)) for a in there for b in there if there[a] and there[b] and (there[a], there[b]) in customers
+    }
+
+
+@given(
+    drawn, drawn, st.lists(st.sampled_from(("live", "live", "deleted", "erased")), min_size=7, max_size=7), st.data()
+)
+@settings(max_examples=300, deadline=None)
+def test_however_customers_are_divided_and_whoever_goes_those_who_were_apart_are_and_nobody_else(
+    clusters: list[int], parts: list[int], gone: list[str], data: st.DataObject
+) -> None:
+    before = clustered(clusters)
+    ids = st.sampled_from(CONTACTS)
+    for seq, (a, b) in enumerate(data.draw(st.lists(st.tuples(ids, ids), max_size=4)), 1):
+        if before.primary_of(a) != before.primary_of(b):
+            before.bans.setdefault(bond(a, b), seq)
+    after = clustered([4 * cluster + part for cluster, part in zip(clusters, parts, strict=True)], gone)
+    after.bans = dict(before.bans)
+
+    carry_over(separations(before), after)
+
+    left = {contact_id for contact_id, how in zip(CONTACTS, gone, strict=True) if how != "erased"}
+    assert apart(after) == {two for two in apart(before) if two <= left}
+    assert all(left.issuperset(ban) for ban in after.bans), "of whom is gone for good nothing is left"
+    again = dict(after.bans)
+    carry_over(separations(after), after)
+    assert after.bans == again
 
 
 # -- a cluster is divided

@@ -39,8 +39,6 @@ def carry_over(before: Iterable[Separation], state: State) -> None:
     Where a customer was divided, each part gets the ban: its oldest contact does, unless the part has one already. A
     contact that was deleted keeps its ban for the day it is restored; one that is gone for good has none any more.
     """
-    if not state.bans:
-        return
     standing = _separated(state)
     for ban in [ban for ban in state.bans if ban not in standing]:
         del state.bans[ban]

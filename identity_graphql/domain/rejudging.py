@@ -5,7 +5,7 @@ Where an earlier event is taken back, the two may be more customers than they we
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Self
@@ -140,11 +140,17 @@ def _divide(
                 identifier in state.carried(state.contacts[contact_id]) for contact_id in carriers
             ):
                 moves.append(identifier)
-        for contact_ids, identifiers in ((leaving, moves), (_settled(state, members, leaving), [])):
-            with suppress(IdentityError):
-                split = verbs.SplitCluster(tuple(sorted(contact_ids)), tuple(identifiers), ban=False)
-                split.carry_out(state, at, seq)
-                break
+        if not _split(state, at, seq, leaving, moves):
+            _split(state, at, seq, _settled(state, members, leaving), [])
+
+
+def _split(state: State, at: datetime, seq: int, contact_ids: set[int], identifiers: Sequence[Identifier]) -> bool:
+    """Whether it was possible."""
+    try:
+        verbs.SplitCluster(tuple(sorted(contact_ids)), tuple(identifiers), ban=False).carry_out(state, at, seq)
+    except IdentityError:
+        return False
+    return True
 
 
 def _settled(state: State, members: set[int], leaving: set[int]) -> set[int]:

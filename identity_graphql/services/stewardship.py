@@ -85,7 +85,7 @@ class StewardService:
         return await self._do([event.primary_id], command, resolve, by_value=True)
 
     async def ban_link(self, a: Node, b: Node, command: Command) -> VerbResult:
-        """Never link these two again. What bridges them later is withheld, and its sender is warned."""
+        """Never link these two customers again. What bridges them later is withheld, and its sender is warned."""
         one, other = await self._contact(a, "a"), await self._contact(b, "b")
         if one == other:
             raise InvalidInput(Problem("b", f"a and b are one contact, {one}: a ban needs two."))
@@ -93,7 +93,7 @@ class StewardService:
         return await self._do([one, other], command, lambda known: ResolvedVerb(verb, one, other, (one, other)))
 
     async def unban_link(self, a: Node, b: Node, command: Command, *, rejudge: bool = False) -> VerbResult:
-        """Lift a ban. With ``rejudge``, the pairs that it kept back are evidence from now on."""
+        """Lift all bans between two customers. With ``rejudge``, what they kept back is evidence from now on."""
         pair = _pair(a, b)
         if pair is None:
             contacts = [await self._contact(a, "a"), await self._contact(b, "b")]

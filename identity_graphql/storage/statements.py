@@ -100,7 +100,7 @@ def _clusters(touched: sa.CTE) -> tuple[sa.Select[Any], sa.Select[Any]]:
     return _members("id", "PRIMARY", touched), _members("linked_id", "ix_contact_linked_id", touched)
 
 
-def _home_of(contact_id: sa.ColumnElement[int]) -> sa.ScalarSelect[int]:
+def _primary_of(contact_id: sa.ColumnElement[int]) -> sa.ScalarSelect[int]:
     owner = contact.alias("owner")
     return sa.select(sa.func.coalesce(owner.c.linked_id, owner.c.id)).where(owner.c.id == contact_id).scalar_subquery()
 
@@ -186,7 +186,7 @@ PAGE_OF_CONTACTS = (
 )
 
 
-def _home_of(contact_id: sa.ColumnElement[int]) -> sa.ScalarSelect[Any]:
+def _live_primary_of(contact_id: sa.ColumnElement[int]) -> sa.ScalarSelect[Any]:
     """The primary of a live contact."""
     owner = contact.alias()
     return (
@@ -203,12 +203,14 @@ def _bans(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
         among(one.c.id, "primary_ids") | among(one.c.linked_id, "primary_ids"), one.c.deleted_at.is_(None)
     )
     return sa.select(*columns).where(
-        found_in(ban.c.contact_id, member), among(_home_of(ban.c.other_id), "primary_ids")
+        found_in(ban.c.contact_id, member), among(_live_primary_of(ban.c.other_id), "primary_ids")
     )
 
 
 BANS = _bans(ban.c.contact_id, ban.c.other_id)
-KEPT_APART = _bans(_home_of(ban.c.contact_id).label("one"), _home_of(ban.c.other_id).label("other")).distinct()
+KEPT_APART = _bans(
+    _live_primary_of(ban.c.contact_id).label("one"), _live_primary_of(ban.c.other_id).label("other")
+).distinct()
 
 PAGE_OF_IDS = (
     sa.select(contact.c.id)

@@ -170,7 +170,8 @@ class Query:
 
 @strawberry.type(
     description="What can be told, and what a data steward can do. `identify` and `identifyMany` are safe to repeat; a"
-    " steward's verbs are each one transaction, with an actor, a reason and the version that was seen."
+    " steward's verbs are each one transaction, with an actor, a reason and the version that was seen: with another one"
+    " they answer CONFLICT (look again), and where a ban or evidence forbids what was asked, REFUSED."
 )
 class Mutation:
     @strawberry.mutation(
