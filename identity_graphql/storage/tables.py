@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
@@ -66,6 +66,11 @@ class among(FunctionElement[bool]):
 
     def __init__(self, column: sa.ColumnElement[Any], name: str) -> None:
         super().__init__(column, sa.bindparam(name))
+
+    def self_group(self, against: Any = None) -> Self:
+        """As it is. SQLAlchemy would compare it with 1 where there is no BOOLEAN, and no index is used then: every
+        look-up would go through the whole table, and a lock would lock it."""
+        return self
 
 
 @compiles(among)
