@@ -23,7 +23,8 @@ from identity_graphql.errors import Conflict, IdentityError, InvalidInput, NotFo
 from identity_graphql.observability import log, request_id
 from identity_graphql.services.retry import Deadline
 from identity_graphql.storage import Storage
-from identity_graphql.storage.log_session import LogSession
+from identity_graphql.storage.event_log import LogSearch
+from identity_graphql.storage.log_session import LogSession, Place
 from identity_graphql.storage.verb_writes import Record
 
 T = TypeVar("T")
@@ -34,6 +35,8 @@ LONGEST_REASON = 2_000
 
 Subject = int | Identifier
 """A contact, or an identifier: then the contact that claims it is meant."""
+Erased = tuple[int, set[Identifier], tuple[int, ...]]
+"""What is to be erased: the contact that stands for it, identifiers, and contacts as a whole."""
 
 
 class Command(Struct, frozen=True):
@@ -168,7 +171,7 @@ class StewardService:
     async def erase_cluster(self, contact_id: int, command: Command) -> VerbResult:
         """Erase all that is known of a customer, what was deleted of it and the log included. It cannot be undone."""
 
-        def wanted(state: State, events: Sequence[Event]) -> tuple[int, set[Identifier], tuple[int, ...]]:
+        def wanted(state: State, events: Sequence[Event]) -> Erased:
             _expected(state, command, contact_id)
             primary_id = verbs.live(state, contact_id)
             members = state.members[primary_id] | history.departed(events, state.members[primary_id])
@@ -189,7 +192,7 @@ class StewardService:
         if not contacts:
             raise NotFound("Nobody has this identifier, and nobody ever had.")
 
-        def wanted(state: State, events: Sequence[Event]) -> tuple[int, set[Identifier], tuple[int, ...]]:
+        def wanted(state: State, events: Sequence[Event]) -> Erased:
             return state.claims.get(identifier, contacts[0]), {identifier}, ()
 
         return await self._erase(contacts, wanted, command)
@@ -207,9 +210,10 @@ class StewardService:
         """Read the log, work the verb out, write it; again if somebody else was faster."""
         _check(command)
         _refuse_impossible(contact_ids)
+        place = None if command.dry_run else Place()
 
         async def attempt() -> VerbResult:
-            async with self._storage.log_session(contact_ids, by_value=by_value, write=not command.dry_run) as session:
+            async with self._storage.log_session(contact_ids, by_value=by_value, place=place) as session:
                 before = replay(session.events)
                 for contact_id in contact_ids:
                     if contact_id not in before.contacts:
@@ -222,27 +226,24 @@ class StewardService:
     async def _erase(
         self,
         contact_ids: Sequence[int],
-        wanted: Callable[[State, Sequence[Event]], tuple[int, set[Identifier], tuple[int, ...]]],
+        wanted: Callable[[State, Sequence[Event]], Erased],
         command: Command,
     ) -> VerbResult:
         _check(command)
         _refuse_impossible(contact_ids)
+        place: Place | None = None
+        search = LogSearch()
 
         async def attempt() -> VerbResult:
-            # Who names the values is looked for before the locks, and again behind them among what came since.
-            async with self._storage.log_session(contact_ids, by_value=True) as session:
-                _, values, _ = wanted(_known(session, contact_ids), session.events)
-                seqs, newest = await session.naming(values, after=0)
-                naming = await session.events_of(seqs)
-            everybody = {*contact_ids, *(event.primary_id for event in naming)}
-            async with self._storage.log_session(everybody, by_value=True, write=not command.dry_run) as session:
-                plain = _known(session, contact_ids)
-                subject, again, whole = wanted(plain, session.events)
-                if again != values:
-                    raise Conflict("the cluster has other identifiers by now")
-                since, _ = await session.naming(values, after=newest)
-                # Also those of their own that were not committed yet when a newer one was.
-                named = {event.seq: event for event in (*naming, *await session.events_of(since), *session.events)}
+            nonlocal place
+            if place is None and not command.dry_run:
+                # The whole log is searched before the locks, and behind them only what came since.
+                async with self._storage.log_session(contact_ids, by_value=True) as session:
+                    await self._named(session, contact_ids, wanted, search)
+                    place = session.place
+            everybody = {*contact_ids, *search.clusters}
+            async with self._storage.log_session(everybody, by_value=True, place=place) as session:
+                plain, (subject, values, whole) = await self._named(session, contact_ids, wanted, search)
                 tokens = {identifier: ERASED + secrets.token_hex(8) for identifier in values}
                 verb = verbs.Erase(tuple(sorted(Identifier(i.kind, token) for i, token in tokens.items())), whole)
                 case = ResolvedVerb(verb, subject=subject, about=(subject, *whole))
@@ -251,7 +252,7 @@ class StewardService:
                 if command.dry_run:
                     return replace(decided, before=plain)
                 rewritten = tuple(
-                    erasure.rewritten(event, tokens) for event in named.values() if erasure.names(event, values)
+                    erasure.rewritten(event, tokens) for event in session.events if erasure.names(event, values)
                 )
                 # Its reason may name one, too.
                 decided = replace(decided, event=erasure.rewritten(decided.event, tokens), events=tokenised)
@@ -261,6 +262,23 @@ class StewardService:
         if not result.dry_run:
             await self._truncate_wal(result)
         return result
+
+    async def _named(
+        self,
+        session: LogSession,
+        contact_ids: Sequence[int],
+        wanted: Callable[[State, Sequence[Event]], Erased],
+        search: LogSearch,
+    ) -> tuple[State, Erased]:
+        """Include in the session whoever the log names together with what is to be erased. Returns the state, and
+        what is to be erased."""
+        while True:
+            state = _known(session, contact_ids)
+            erased = wanted(state, session.events)
+            await session.search(erased[1], search)
+            if session.includes(search.clusters):
+                return state, erased
+            await session.include(search.clusters)
 
     async def _truncate_wal(self, result: VerbResult) -> None:
         try:

@@ -17,6 +17,7 @@ from identity_graphql.domain.reconcile import Swap
 from identity_graphql.errors import Conflict
 from identity_graphql.storage import statements, tables
 from identity_graphql.storage.dialect import Dialect
+from identity_graphql.storage.event_log import listed
 from identity_graphql.storage.plan_writes import claiming, contact_row, event_row
 
 
@@ -42,7 +43,9 @@ async def write(connection: AsyncConnection, dialect: Dialect, record: Record) -
 
     Raises Conflict, and then the transaction must be rolled back, if anything it was decided from is no longer so.
     """
-    for swap in sorted(record.swaps, key=lambda swap: swap.primary_id):
+    await _compare(connection, {swap.primary_id: swap.seen for swap in record.swaps if swap.version == swap.seen})
+    changing = (swap for swap in record.swaps if swap.version != swap.seen)
+    for swap in sorted(changing, key=lambda swap: swap.primary_id):
         values = {
             "primary_id": swap.primary_id,
             "seen": swap.seen,
@@ -56,7 +59,7 @@ async def write(connection: AsyncConnection, dialect: Dialect, record: Record) -
     changed = [record.contacts[change.id] for change in changes.contacts]
     await _many(connection, statements.UPDATE_CONTACT, [_changed_row(contact) for contact in changed])
     with claiming(dialect.classify_error):
-        await _set(connection, tables.identifier, changes.claims)
+        await _claim(connection, record)
     (seq,) = await dialect.insert_numbered(connection, tables.event, [event_row(record.event)])
     with claiming(dialect.classify_error):
         await _set(connection, tables.pair, _numbered(changes.pairs, seq))
@@ -75,6 +78,24 @@ async def write(connection: AsyncConnection, dialect: Dialect, record: Record) -
         connection, statements.REWRITE_EVENT, [{**event_row(event), "of_seq": event.seq} for event in record.rewritten]
     )
     return replace(record, event=replace(record.event, seq=seq))
+
+
+async def _compare(connection: AsyncConnection, seen: Mapping[int, int]) -> None:
+    """The clusters that are only looked at: in one statement, as there may be many."""
+    if dict(await listed(connection, statements.LOCK, seen)) != seen:
+        raise Conflict("a cluster changed since it was looked at")
+
+
+async def _claim(connection: AsyncConnection, record: Record) -> None:
+    """Take claims from those who had them, and from nobody else: a new contact, which no lock keeps away, may have
+    claimed by now what was nobody's."""
+    erased = {claim[:2] for claim in record.changes.claims}.intersection(record.erased)
+    gone = [{"of_kind": kind, "of_value": value, "of_contact_id": claimant} for kind, value, claimant in record.former]
+    await _many(connection, statements.UNCLAIM, gone)
+    await _many(
+        connection, statements.UNCLAIM_ERASED, [{"of_kind": kind, "of_value": value} for kind, value in sorted(erased)]
+    )
+    await _insert(connection, tables.identifier, [claim for claim in record.changes.claims if claim[2] is not None])
 
 
 async def _with_ids(connection: AsyncConnection, dialect: Dialect, record: Record) -> Record:
@@ -118,11 +139,14 @@ def _numbered(rows: Iterable[tuple[Any, ...]], seq: int) -> list[tuple[Any, ...]
 async def _set(connection: AsyncConnection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:
     """Make rows as they are now: those that changed are taken out, and put in again unless they are gone."""
     keys = [column.name for column in table.primary_key]
-    names = [column.name for column in table.columns]
     delete = table.delete().where(*(table.c[key] == sa.bindparam(f"of_{key}") for key in keys))
     await _many(connection, delete, [{f"of_{key}": part for key, part in zip(keys, row, strict=False)} for row in rows])
-    there = [row for row in rows if row[len(keys)] is not None]
-    await _many(connection, table.insert(), [dict(zip(names, row, strict=False)) for row in there])
+    await _insert(connection, table, [row for row in rows if row[len(keys)] is not None])
+
+
+async def _insert(connection: AsyncConnection, table: sa.Table, rows: Iterable[tuple[Any, ...]]) -> None:
+    names = [column.name for column in table.columns]
+    await _many(connection, table.insert(), [dict(zip(names, row, strict=False)) for row in rows])
 
 
 async def _many(connection: AsyncConnection, statement: sa.Executable, rows: Sequence[Mapping[str, Any]]) -> None:
