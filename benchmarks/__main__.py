@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.backends import backends
+from benchmarks.beside import beside
 from benchmarks.databases import Databases
 from benchmarks.edges import edges
 from benchmarks.hot import hot
@@ -25,6 +26,7 @@ TABLES = {
     "edges": edges,
     "clusters": clusters,
     "past": past,
+    "beside": beside,
     "memory": memory,
     "backends": backends,
     "sizes": sizes,

@@ -35,4 +35,4 @@ def medians(rounds: Sequence[Figures]) -> Figures:
 
 
 def _percentile(ordered: Sequence[float], part: float) -> float:
-    return ordered[max(0, math.ceil(len(ordered) * part) - 1)]
+    return ordered[max(0, math.ceil(len(ordered) * part) - 1)] if ordered else 0.0

@@ -185,27 +185,25 @@ def decide_erasure(
     now: datetime,
     *,
     tokens: Tokens,
-    naming: Mapping[int, Event],
     norm: str,
     request_id: str | None = None,
 ) -> VerbResult:
     """`decide` for an erasure, whose verb has ``tokens`` in the place of the values.
 
-    ``naming`` are the events, by their numbers, that may name one of the values; the history's own need not be among
-    them. The history of a dry run still has the values, as nothing is erased.
+    The history must have every event that names one of the values. That of a dry run's result still has the values, as
+    nothing is erased.
     """
     plain = history
     history = ClusterHistory.of([erasure.rewritten(event, tokens) for event in plain.events])
     result = decide(resolved, command, history, now, norm=norm, request_id=request_id)
     if command.dry_run:
         return replace(result, history=plain, tokens=tokens)
-    events = {**naming, **plain.by_seq}
     return replace(
         result,
         # Its reason may name one, too.
         event=erasure.rewritten(result.event, tokens),
         tokens=tokens,
-        rewritten=tuple(erasure.rewritten(e, tokens) for e in events.values() if erasure.names(e, tokens.keys())),
+        rewritten=tuple(erasure.rewritten(e, tokens) for e in plain.events if erasure.names(e, tokens.keys())),
     )
 
 

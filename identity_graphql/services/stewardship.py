@@ -19,6 +19,8 @@ from identity_graphql.errors import Conflict, IdentityError, InvalidInput, NotFo
 from identity_graphql.observability import log, request_id
 from identity_graphql.services.retry import Deadline
 from identity_graphql.storage import Storage
+from identity_graphql.storage.event_log import LogSearch
+from identity_graphql.storage.log_session import LogSession, Place
 
 LONGEST_ACTOR = 254
 LONGEST_REASON = 2_000
@@ -160,9 +162,10 @@ class StewardService:
         """Find, decide, apply; again if somebody else was faster."""
         _check(command)
         _refuse_impossible(contact_ids)
+        place = None if command.dry_run else Place()
 
         async def attempt() -> VerbResult:
-            async with self._storage.log_session(contact_ids, by_value=by_value, write=not command.dry_run) as session:
+            async with self._storage.log_session(contact_ids, by_value=by_value, place=place) as session:
                 known = _known(session.events, contact_ids)
                 result = decide(
                     resolve(known),
@@ -181,23 +184,20 @@ class StewardService:
     ) -> VerbResult:
         _check(command)
         _refuse_impossible(contact_ids)
+        place: Place | None = None
+        search = LogSearch()
 
         async def attempt() -> VerbResult:
-            # Who names the values is looked for before the locks, and again behind them among what came since.
-            async with self._storage.log_session(contact_ids, by_value=True) as session:
-                values = wanted(_known(session.events, contact_ids)).identifiers
-                seqs, newest = await session.naming(values, after=0)
-                naming = await session.events_of(seqs)
-            everybody = {*contact_ids, *(event.primary_id for event in naming)}
-            async with self._storage.log_session(everybody, by_value=True, write=not command.dry_run) as session:
-                known = _known(session.events, contact_ids)
-                erased = wanted(known)
-                if erased.identifiers != values:
-                    raise Conflict("the cluster has other identifiers by now")
-                since, _ = await session.naming(values, after=newest)
-                # Also those of their own that were not committed yet when a newer one was.
-                named = [*naming, *await session.events_of(since)]
-                tokens = {identifier: ERASED + secrets.token_hex(8) for identifier in values}
+            nonlocal place
+            if place is None and not command.dry_run:
+                # The whole log is searched before the locks, and behind them only what came since.
+                async with self._storage.log_session(contact_ids, by_value=True) as session:
+                    await self._named(session, contact_ids, wanted, search)
+                    place = session.place
+            everybody = {*contact_ids, *search.clusters}
+            async with self._storage.log_session(everybody, by_value=True, place=place) as session:
+                known, erased = await self._named(session, contact_ids, wanted, search)
+                tokens = {identifier: ERASED + secrets.token_hex(8) for identifier in erased.identifiers}
                 verb = verbs.Erase(
                     tuple(sorted(Identifier(i.kind, token) for i, token in tokens.items())), erased.contact_ids
                 )
@@ -207,7 +207,6 @@ class StewardService:
                     known,
                     session.now,
                     tokens=tokens,
-                    naming={event.seq: event for event in named},
                     norm=self._normalisation.version,
                     request_id=request_id.get(),
                 )
@@ -217,6 +216,23 @@ class StewardService:
         if not result.dry_run:
             await self._truncate_wal(result)
         return result
+
+    async def _named(
+        self,
+        session: LogSession,
+        contact_ids: Sequence[int],
+        wanted: Callable[[ClusterHistory], _Wanted],
+        search: LogSearch,
+    ) -> tuple[ClusterHistory, _Wanted]:
+        """Include in the session whoever the log names together with what is to be erased. Returns the history, and
+        what is to be erased."""
+        while True:
+            known = _known(session.events, contact_ids)
+            erased = wanted(known)
+            await session.search(erased.identifiers, search)
+            if session.includes(search.clusters):
+                return known, erased
+            await session.include(search.clusters)
 
     async def _truncate_wal(self, result: VerbResult) -> None:
         try:

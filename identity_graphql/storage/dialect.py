@@ -35,6 +35,11 @@ class Engines:
     write: AsyncEngine
     snapshot: AsyncEngine
     """to read several statements of one and the same moment"""
+    queue: AsyncEngine
+    """to lock rows first, and then read what those wrote who had them before: always READ COMMITTED, as at a higher
+    level one reads what was there before the wait, or is refused for having waited"""
+    many_writers: bool = True
+    """whether rows have to be locked: not where a transaction that writes is the only one that does"""
     write_alone: bool = False
     """whether `Dialect.write` is one statement that may run where it reads, without a transaction around it"""
 

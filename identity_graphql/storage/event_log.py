@@ -6,15 +6,15 @@ happened to one of them at any time is in its lineage's events, and nothing else
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_graphql.domain import erasure
 from identity_graphql.domain.contacts import LARGEST_ID
-from identity_graphql.domain.events import Event, IdentifyEvent
+from identity_graphql.domain.events import Event, EventKind, IdentifyEvent
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 from identity_graphql.domain.state import ends
 from identity_graphql.storage import statements
@@ -25,14 +25,27 @@ STRETCH = 100_000
 """Events that one statement goes through."""
 
 
+class Lineage(NamedTuple):
+    """What belongs to some contacts: their events, in order of ``seq``, and every contact that was met there."""
+
+    events: list[Event]
+    contact_ids: set[int]
+
+
 async def lineage(
-    connection: AsyncConnection, contact_ids: Collection[int], *, by_value: bool = False, by_banned_pair: bool = False
-) -> list[Event]:
-    """The events of the lineages of these contacts, in order of ``seq``. In one snapshot, if the transaction is one.
+    connection: AsyncConnection,
+    contact_ids: Collection[int],
+    *,
+    by_value: bool = False,
+    by_banned_pair: bool = False,
+    read: Mapping[int, Event] | None = None,
+) -> Lineage:
+    """Returns the lineages of these contacts. In one snapshot, if the transaction is one.
 
     ``by_value``: also of those who had one of their identifiers before or after them, so that whatever the absence of
     an event could have changed is there. ``by_banned_pair``: also of those who have the other end of a pair that is
-    banned itself: a request that brings it is an event of one of the two alone.
+    banned itself: a request that brings it is an event of one of the two alone. ``read``: events that were read before,
+    by number; they are not read again unless they were rewritten since.
     """
     events: dict[int, Event] = {}
     known: set[int] = set()
@@ -48,9 +61,12 @@ async def lineage(
         fresh |= {row[0] for row in await listed(connection, statements.MEMBERS, fresh)}
         fresh -= known
         known |= fresh
-        found = await _events(connection, statements.EVENTS_OF_CLUSTERS, fresh)
-        about = {row[0] for row in await listed(connection, statements.EVENTS_ABOUT, fresh)}
-        found += await _events(connection, statements.EVENTS, about - events.keys() - {event.seq for event in found})
+        if read:
+            found, wanted = await _unchanged(connection, fresh, read)
+        else:
+            found, wanted = await _events(connection, statements.EVENTS_OF_CLUSTERS, fresh), set()
+        wanted |= {row[0] for row in await listed(connection, statements.EVENTS_ABOUT, fresh)}
+        found += await _events(connection, statements.EVENTS, wanted - events.keys() - {event.seq for event in found})
         events.update((event.seq, event) for event in found)
         fresh = {contact_id for event in found for contact_id in event.contact_ids} - known
         if by_value and not fresh:
@@ -61,7 +77,7 @@ async def lineage(
             values = _brought(events.values()) - looked_up
             looked_up |= values
             fresh = set(await claimants(connection, await _banned_with(connection, values))) - known
-    return [events[seq] for seq in sorted(events)]
+    return Lineage([events[seq] for seq in sorted(events)], known)
 
 
 def _brought(events: Iterable[Event]) -> set[Identifier]:
@@ -89,15 +105,31 @@ async def _banned_with(connection: AsyncConnection, identifiers: Iterable[Identi
     return found
 
 
-async def naming(
-    connection: AsyncConnection, identifiers: Collection[Identifier], *, after: int
-) -> tuple[list[int], int]:
-    """The events above this number that name one of these identifiers, and the number of the newest event.
+class LogSearch:
+    """Who is named together with some identifiers: `clusters`, the primaries of the events that name them.
 
-    Goes through the log: an erasure has to be complete, not fast.
+    Goes through the log, as an erasure has to be complete, not fast; but only once: asked again, only through the
+    events that came since.
     """
-    newest: int = (await connection.execute(statements.NEWEST_SEQ)).scalar_one()
-    found: list[int] = []
+
+    def __init__(self) -> None:
+        self.clusters: set[int] = set()
+        self._searched: dict[Identifier, int] = {}  # up to which event
+
+    async def extend(self, connection: AsyncConnection, identifiers: Collection[Identifier]) -> None:
+        """Search for these identifiers, for each of them from where it was last searched for."""
+        newest: int = (await connection.execute(statements.NEWEST_SEQ)).scalar_one()
+        for after in {self._searched.get(identifier, 0) for identifier in identifiers}:
+            some = [identifier for identifier in identifiers if self._searched.get(identifier, 0) == after]
+            self.clusters |= await _naming(connection, some, after=after, newest=newest)
+            self._searched.update(dict.fromkeys(some, newest))
+
+
+async def _naming(
+    connection: AsyncConnection, identifiers: Collection[Identifier], *, after: int, newest: int
+) -> set[int]:
+    """The primaries of the events between these two numbers that name one of these identifiers."""
+    found: set[int] = set()
     emails = sorted(i.value for i in identifiers if i.kind is IdentifierKind.EMAIL)
     phone_numbers = sorted(i.value for i in identifiers if i.kind is IdentifierKind.PHONE_NUMBER)
     longest = max(len(emails), len(phone_numbers))
@@ -110,19 +142,37 @@ async def naming(
             window = {"after": low, "upto": min(low + STRETCH, newest)}
             rows = await connection.execute(statements.NAMING, {**some, **window})
             events = [event_of(row) for row in rows]
-            found += [event.seq for event in events if erasure.names(event, identifiers)]
-    return sorted(set(found)), newest
+            found |= {event.primary_id for event in events if erasure.names(event, identifiers)}
+    return found
 
 
-async def lock(connection: AsyncConnection, contact_ids: Collection[int]) -> None:
-    """Queue for the clusters of these contacts (`statements.LOCK`), in the order of their primaries."""
-    primaries = [row[0] for row in await listed(connection, statements.LIVE_PRIMARIES, contact_ids)]
-    await listed(connection, statements.LOCK, primaries)
+async def heads(connection: AsyncConnection, contact_ids: Collection[int]) -> set[int]:
+    """The rows that every writer about these contacts has to change: their primaries, and of the deleted ones, where
+    no other row stands for them, their own."""
+    return {row[0] for row in await listed(connection, statements.HEADS, contact_ids)}
 
 
 async def events(connection: AsyncConnection, seqs: Collection[int]) -> list[Event]:
     """These events, in any order."""
     return await _events(connection, statements.EVENTS, seqs)
+
+
+async def _unchanged(
+    connection: AsyncConnection, contact_ids: Collection[int], read: Mapping[int, Event]
+) -> tuple[list[Event], set[int]]:
+    """The events of these clusters that are as they were read before, and the numbers of the others.
+
+    Only an erasure rewrites events: a request has another email or phone number then. Where it stood in a steward's
+    is not known, so these are always read again.
+    """
+    same, others = list[Event](), set[int]()
+    for seq, *said in await listed(connection, statements.REQUESTS_OF_CLUSTERS, contact_ids):
+        event = read.get(seq)
+        if isinstance(event, IdentifyEvent) and said == [EventKind.IDENTIFY, event.email, event.phone_number]:
+            same.append(event)
+        else:
+            others.add(seq)
+    return same, others
 
 
 async def _events(connection: AsyncConnection, statement: sa.Executable, numbers: Collection[int]) -> list[Event]:

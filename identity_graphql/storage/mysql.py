@@ -54,8 +54,12 @@ class MySQL:
             isolation_level=pool.isolation_level,
             hide_parameters=True,
         )
-        snapshot = engine.execution_options(isolation_level="REPEATABLE READ")
-        return Engines(read=engine, write=engine, snapshot=snapshot)
+        return Engines(
+            read=engine,
+            write=engine,
+            snapshot=engine.execution_options(isolation_level="REPEATABLE READ"),
+            queue=engine.execution_options(isolation_level="READ COMMITTED"),
+        )
 
     def classify_error(self, error: BaseException) -> ErrorClass:
         origin = getattr(error, "orig", None) or error

@@ -60,6 +60,7 @@ class PostgreSQL:
             # Set rather than inherited: correct at every level, this one only avoids needless conflicts.
             write=engine.execution_options(isolation_level=pool.isolation_level),
             snapshot=engine.execution_options(isolation_level="REPEATABLE READ"),
+            queue=engine.execution_options(isolation_level="READ COMMITTED"),
             write_alone=pool.isolation_level == "READ COMMITTED" and not address.pooled,
         )
 

@@ -37,10 +37,13 @@ class SQLite:
     def engines(self, address: Address, pool: Pool) -> Engines:
         # Writers take turns in one connection instead of polling the file for their turn. Isolation needs no
         # setting: a transaction of SQLite is always serializable.
+        write = _beginning("BEGIN IMMEDIATE", self._engine(address, size=1, timeout=pool.timeout))
         return Engines(
             read=self._engine(address, size=pool.size, timeout=pool.timeout),
-            write=_beginning("BEGIN IMMEDIATE", self._engine(address, size=1, timeout=pool.timeout)),
+            write=write,
             snapshot=_beginning("BEGIN", self._engine(address, size=pool.size, timeout=pool.timeout)),
+            queue=write,
+            many_writers=False,
         )
 
     def _engine(self, address: Address, *, size: int, timeout: float) -> AsyncEngine:

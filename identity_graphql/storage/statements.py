@@ -221,7 +221,12 @@ PAGE_OF_IDS = (
 
 # A queue, not a judge: it only keeps writers of one cluster from overtaking each other for ever.
 # NO KEY UPDATE where there is such a thing: it lets the foreign keys of others pass.
-LOCK = sa.select(contact.c.id).where(among(contact.c.id, "ids")).order_by(contact.c.id).with_for_update(key_share=True)
+LOCK = (
+    sa.select(contact.c.id, contact.c.version)
+    .where(among(contact.c.id, "ids"))
+    .order_by(contact.c.id)
+    .with_for_update(key_share=True)
+)
 
 # No further condition: with `linked_id IS NULL` MariaDB takes another index, and deadlocks.
 SWAP = (
@@ -258,16 +263,20 @@ PRIMARIES = sa.select(contact.c.linked_id).where(
     among(contact.c.id, "ids"), is_linked_as(LinkPrecedence.SECONDARY, contact)
 )
 MEMBERS = sa.select(contact.c.id).where(among(contact.c.linked_id, "ids"))
-LIVE_PRIMARIES = sa.select(contact.c.id).where(
-    among(contact.c.id, "ids"), is_linked_as(LinkPrecedence.PRIMARY, contact), contact.c.deleted_at.is_(None)
-)
+HEADS = sa.select(sa.func.coalesce(contact.c.linked_id, contact.c.id)).distinct().where(among(contact.c.id, "ids"))
 _EVENT = sa.select(event)
 EVENTS = _EVENT.where(among(event.c.seq, "ids"))
 EVENTS_OF_CLUSTERS = _EVENT.where(among(event.c.primary_id, "ids"))
+REQUESTS_OF_CLUSTERS = sa.select(event.c.seq, event.c.kind, event.c.email, event.c.phone_number).where(
+    among(event.c.primary_id, "ids")
+)
 EVENTS_ABOUT = sa.select(event_contact.c.seq).where(among(event_contact.c.contact_id, "ids")).distinct()
 CLAIMANTS = sa.union(
     *(sa.select(table.c.contact_id).where(on_identifiers(table)) for table in (identifier, former_claim))
 )
+_OF_VALUE = (identifier.c.kind == sa.bindparam("of_kind")) & (identifier.c.value == sa.bindparam("of_value"))
+UNCLAIM_ERASED = identifier.delete().where(_OF_VALUE)
+UNCLAIM = identifier.delete().where(_OF_VALUE, identifier.c.contact_id == sa.bindparam("of_contact_id"))
 FORGET_CLAIMS = former_claim.delete().where(
     former_claim.c.kind == sa.bindparam("of_kind"), former_claim.c.value == sa.bindparam("of_value")
 )

@@ -20,7 +20,7 @@ from identity_graphql.storage import event_log, migrations, statements
 from identity_graphql.storage.address import Address, Backend
 from identity_graphql.storage.attempt import Attempt, find
 from identity_graphql.storage.dialect import Dialect, Engines, ErrorClass, Pool
-from identity_graphql.storage.log_session import LogSession
+from identity_graphql.storage.log_session import LogSession, Place
 from identity_graphql.storage.mysql import MySQL
 from identity_graphql.storage.postgresql import PostgreSQL
 from identity_graphql.storage.sqlite import SQLite
@@ -80,20 +80,24 @@ class Storage:
         *,
         by_value: bool = False,
         by_banned_pair: bool = False,
-        write: bool = False,
+        place: Place | None = None,
     ) -> AsyncIterator[LogSession]:
-        """The log of the lineages of these contacts (`event_log.lineage`); with ``write``, to append to it."""
-        async with self.transaction() if write else self.snapshot() as connection:
-            events = await event_log.lineage(connection, contact_ids, by_value=by_value, by_banned_pair=by_banned_pair)
-            if write:
-                contacts = {contact_id for event in events for contact_id in event.contact_ids}
-                await event_log.lock(connection, contacts)
-                again = await event_log.lineage(
-                    connection, contact_ids, by_value=by_value, by_banned_pair=by_banned_pair
+        """The log of the lineages of these contacts (`event_log.lineage`); with a ``place`` in the queue, to append
+        to it."""
+        engine = self._engines.snapshot if place is None else self._engines.queue
+        locking = place is not None and self._engines.many_writers
+        with self._translated():
+            async with engine.begin() as connection:
+                session = LogSession(
+                    self.dialect,
+                    connection,
+                    place or Place(),
+                    by_value=by_value,
+                    by_banned_pair=by_banned_pair,
+                    locking=locking,
                 )
-                if [event.seq for event in again] != [event.seq for event in events]:
-                    raise Conflict("somebody wrote while we took our place in the queue")
-            yield LogSession(self.dialect, connection, events, (await connection.execute(statements.NOW)).scalar_one())
+                await session.include(contact_ids)
+                yield session
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
@@ -212,8 +216,9 @@ class Storage:
     async def named_by(self, identifiers: Collection[Identifier]) -> list[int]:
         """The clusters whose events name one of these identifiers. Goes through the whole log."""
         async with self.snapshot() as connection:
-            seqs, _ = await event_log.naming(connection, identifiers, after=0)
-            return sorted({event.primary_id for event in await event_log.events(connection, seqs)})
+            search = event_log.LogSearch()
+            await search.extend(connection, identifiers)
+            return sorted(search.clusters)
 
     async def truncate_wal(self) -> bool:
         """After an erasure: leave nothing of it in the files of an embedded database; whether that was possible."""

@@ -77,6 +77,11 @@ class among(Condition):
     def __init__(self, column: sa.ColumnElement[Any], name: str) -> None:
         super().__init__(column, sa.bindparam(name))
 
+    def self_group(self, against: Any = None) -> Self:
+        """As it is. SQLAlchemy would compare it with 1 where there is no BOOLEAN, and no index is used then: every
+        look-up would go through the whole table, and a lock would lock it."""
+        return self
+
 
 @compiles(among)
 def _(element: Any, compiler: Any, **options: Any) -> str:

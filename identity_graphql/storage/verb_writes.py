@@ -8,12 +8,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from identity_graphql.domain.changes import THIS_EVENT
+from identity_graphql.domain.changes import THIS_EVENT, Changes
 from identity_graphql.domain.contacts import Contact
 from identity_graphql.domain.decide import VerbResult
 from identity_graphql.errors import Conflict
 from identity_graphql.storage import statements, tables
 from identity_graphql.storage.dialect import Dialect
+from identity_graphql.storage.event_log import listed
 from identity_graphql.storage.event_rows import row_of
 from identity_graphql.storage.plan_writes import claiming, contact_row
 
@@ -24,7 +25,8 @@ async def write(connection: AsyncConnection, dialect: Dialect, result: VerbResul
 
     Raises Conflict, and then the transaction must be rolled back, if anything it was decided from is no longer so.
     """
-    for swap in result.swaps:
+    await _compare(connection, {swap.primary_id: swap.seen for swap in result.swaps if swap.version == swap.seen})
+    for swap in (swap for swap in result.swaps if swap.version != swap.seen):
         values = {
             "primary_id": swap.primary_id,
             "seen": swap.seen,
@@ -40,7 +42,7 @@ async def write(connection: AsyncConnection, dialect: Dialect, result: VerbResul
     await _many(connection, statements.UPDATE_CONTACT, [_changed_row(contact) for contact in changes.created])
     await _many(connection, statements.UPDATE_CONTACT, [_changed_row(contact) for contact in changed])
     with claiming(dialect.classify_error):
-        await _set(connection, tables.identifier, changes.claims)
+        await _claim(connection, result, changes)
     (seq,) = await dialect.insert_numbered(connection, tables.event, [row_of(event)])
     with claiming(dialect.classify_error):
         await _set(connection, tables.pair, _numbered(changes.pairs, seq))
@@ -53,6 +55,25 @@ async def write(connection: AsyncConnection, dialect: Dialect, result: VerbResul
     await _many(connection, statements.FORGET_CLAIMS, erased)
     await _many(connection, statements.REWRITE_EVENT, [{**row_of(old), "of_seq": old.seq} for old in result.rewritten])
     return result.numbered(ids, seq)
+
+
+async def _compare(connection: AsyncConnection, seen: Mapping[int, int]) -> None:
+    """The clusters that are only looked at: in one statement, as there may be many."""
+    if dict(await listed(connection, statements.LOCK, seen)) != seen:
+        raise Conflict("a cluster changed since it was looked at")
+
+
+async def _claim(connection: AsyncConnection, result: VerbResult, changes: Changes) -> None:
+    """Take claims from those who had them, and from nobody else: a new contact, which no lock keeps away, may have
+    claimed by now what was nobody's."""
+    erased = {(identifier.kind.value, identifier.value) for identifier in result.tokens}
+    erased &= {claim[:2] for claim in changes.claims}
+    gone = [{"of_kind": kind, "of_value": value, "of_contact_id": i} for kind, value, i in result.former_claims]
+    await _many(connection, statements.UNCLAIM, gone)
+    await _many(
+        connection, statements.UNCLAIM_ERASED, [{"of_kind": kind, "of_value": value} for kind, value in sorted(erased)]
+    )
+    await _insert(connection, tables.identifier, [claim for claim in changes.claims if claim[2] is not None])
 
 
 async def _created(connection: AsyncConnection, dialect: Dialect, created: Sequence[Contact]) -> dict[int, int]:
@@ -86,11 +107,14 @@ def _numbered(rows: Iterable[tuple[Any, ...]], seq: int) -> list[tuple[Any, ...]
 async def _set(connection: AsyncConnection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:
     """Make rows as they are now: those that changed are taken out, and put in again unless they are gone."""
     keys = [column.name for column in table.primary_key]
-    names = [column.name for column in table.columns]
     delete = table.delete().where(*(table.c[key] == sa.bindparam(f"of_{key}") for key in keys))
     await _many(connection, delete, [{f"of_{key}": part for key, part in zip(keys, row, strict=False)} for row in rows])
-    there = [row for row in rows if row[len(keys)] is not None]
-    await _many(connection, table.insert(), [dict(zip(names, row, strict=False)) for row in there])
+    await _insert(connection, table, [row for row in rows if row[len(keys)] is not None])
+
+
+async def _insert(connection: AsyncConnection, table: sa.Table, rows: Iterable[tuple[Any, ...]]) -> None:
+    names = [column.name for column in table.columns]
+    await _many(connection, table.insert(), [dict(zip(names, row, strict=False)) for row in rows])
 
 
 async def _many(connection: AsyncConnection, statement: sa.Executable, rows: Sequence[Mapping[str, Any]]) -> None:

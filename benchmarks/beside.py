@@ -1,0 +1,209 @@
+"""Stewards beside traffic: whether they get done, how long it takes them, and what it costs the requests."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from statistics import median
+
+import msgspec
+from msgspec import Struct
+
+from benchmarks.databases import Databases
+from benchmarks.figures import Figures
+from benchmarks.load import HERE
+from benchmarks.report import Progress, Table
+from benchmarks.speed import Options, labels
+from benchmarks.workload import email, phone
+from identity_graphql import observability
+from identity_graphql.domain.decide import Command, VerbResult
+from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
+from identity_graphql.errors import Busy
+from identity_graphql.services.identify import LARGEST_BATCH, IdentityService
+from identity_graphql.services.stewardship import StewardService
+from identity_graphql.storage import Storage
+from identity_graphql.storage.address import Address
+from tests.support.serving import process
+
+CONNECTIONS = 64
+CUSTOMERS = 1_000
+"""known before, whatever else there is"""
+WARM_UP = 2.0  # seconds
+
+Ask = Callable[[Command], Awaitable[VerbResult]]
+
+
+class Scene(Struct, frozen=True):
+    """What the stewards have beside them."""
+
+    name: str
+    database: str
+    writes: int
+    """a second: links to the busy clusters"""
+    verbs: int
+    busy: int = 50
+    """clusters that the requests are about"""
+    contacts: int = 0
+    """that each of them has before"""
+
+
+SCENES = (
+    Scene("a cluster of 1,000", "postgresql", writes=15, verbs=88, busy=1, contacts=1_000),
+    Scene("a cluster of 10,000", "postgresql", writes=15, verbs=10, busy=1, contacts=10_000),
+    Scene("50 clusters", "postgresql", writes=500, verbs=50),
+    Scene("50 clusters", "mariadb", writes=200, verbs=50),
+    Scene("50 clusters", "sqlite", writes=100, verbs=50),
+)
+
+
+class Steward:
+    """Asks for one verb after the other, each after a dry run; and again where nobody had time."""
+
+    def __init__(self, service: StewardService, advance: Callable[[int], None]) -> None:
+        self.service = service
+        self.taken: list[float] = []
+        self.busy = 0
+        self._advance = advance
+
+    async def do(self, ask: Ask) -> VerbResult:
+        while True:
+            foreseen = await ask(Command("ann", "measured", dry_run=True))
+            command = Command("ann", "measured", foreseen.expected_version, foreseen.expected_other_version)
+            started = time.perf_counter()
+            try:
+                result = await ask(command)
+            except Busy:
+                self.busy += 1
+            else:
+                self.taken.append(time.perf_counter() - started)
+                self._advance(1)
+                return result
+
+    async def undo(self, verb: VerbResult) -> VerbResult:
+        return await self.do(lambda command: self.service.undo(verb.event.seq, command))
+
+    async def merge(self, one: int, other: int) -> VerbResult:
+        return await self.do(lambda command: self.service.merge_clusters(one, other, command))
+
+    async def every_kind(self, here: Sequence[int], there: Sequence[int], erased: Identifier) -> None:
+        """Ten verbs about two quiet clusters, of three contacts each; ``erased`` is of the first."""
+        service = self.service
+        await self.undo(await self.do(lambda command: service.split_cluster([here[1]], command)))
+        await self.do(lambda command: service.ban_link(here[0], there[0], command))
+        await self.do(lambda command: service.unban_link(here[0], there[0], command))
+        await self.undo(await self.merge(here[0], there[0]))
+        await self.do(lambda command: service.delete_contact(here[1], command))
+        await self.do(lambda command: service.restore_contact(here[1], command))
+        await self.do(lambda command: service.erase_identifier(erased, command))
+        await self.do(lambda command: service.erase_cluster(there[0], command))
+
+
+async def beside(databases: Databases, options: Options, progress: Progress) -> Table:
+    """One lineage: quiet clusters that were once merged with busy ones. Links to the busy ones through HTTP, at a
+    fixed rate; verbs about the quiet ones from another process."""
+    observability.configure(level="ERROR", form="json")
+    label, rows = labels(), []
+    with progress.task("Beside", sum(scene.verbs for scene in SCENES)) as advance:
+        for scene in SCENES:
+            async with databases.known(scene.database, CUSTOMERS) as url:
+                rows.append([*_names(scene), *await _measured(scene, url, next(label), options.seconds, advance)])
+    return Table(
+        "Beside",
+        ["one lineage", "links/s", "verbs", "BUSY", "verb ms", "longest", "alone", "beside", "errors"],
+        rows,
+        [
+            "Quiet clusters that were once merged with busy ones, undone since; verbs about the quiet ones, links to "
+            "the busy ones. Of every ten verbs: split, undo, ban, unban, merge, undo, delete, restore, erase an "
+            "identifier, erase a cluster; each after a dry run. Verbs without HTTP, in a process of their own: median "
+            "and longest. Alone, beside: p50 / p99 in ms of the links without and with stewards, through HTTP, counted "
+            "from when they were due.",
+        ],
+    )
+
+
+def _names(scene: Scene) -> list[str]:
+    return [f"{scene.database}: {scene.name}", str(scene.writes)]
+
+
+async def _measured(scene: Scene, url: str, label: str, seconds: float, advance: Callable[[int], None]) -> list[str]:
+    storage = Storage.open(Address.parse(url))
+    service, steward = IdentityService(storage, Normalisation()), StewardService(storage, Normalisation())
+    work = Steward(steward, advance)
+    try:
+        quiet = await grown(service, Steward(steward, lambda done: None), scene)
+        async with process(url) as address, traffic(address, scene, label) as figures:
+            await asyncio.sleep(WARM_UP)
+            await figures()
+            await asyncio.sleep(seconds)
+            alone = await figures()
+            for n in range(0, len(quiet), 2):
+                await work.every_kind(quiet[n], quiet[n + 1], Identifier(IdentifierKind.EMAIL, f"q{n}.2@x.io"))
+            with_verbs = await figures()
+    finally:
+        await service.close()
+        await steward.close()
+        await storage.close()
+    print(with_verbs, file=sys.stderr)
+    return [
+        str(len(work.taken)),
+        str(work.busy),
+        f"{median(work.taken) * 1000:.0f}",
+        f"{max(work.taken) * 1000:.0f}",
+        _latency(alone),
+        _latency(with_verbs),
+        str(alone.errors + with_verbs.errors),
+    ]
+
+
+def _latency(figures: Figures) -> str:
+    return f"{figures.p50:.1f} / {figures.p99:.0f}"
+
+
+@asynccontextmanager
+async def traffic(address: str, scene: Scene, label: str) -> AsyncIterator[Callable[[], Awaitable[Figures]]]:
+    """Links to the busy clusters, from a process of its own; what it yields tells how they fared since it last did."""
+    command = [sys.executable, "-m", "benchmarks.traffic", address, "link", str(scene.busy), label]
+    program = await asyncio.create_subprocess_exec(
+        *(*command, str(min(CONNECTIONS, 4 * scene.writes)), str(scene.writes)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=HERE.parent,
+    )
+    assert program.stdin
+    assert program.stdout
+    stdin, stdout = program.stdin, program.stdout
+    await stdout.readline()
+
+    async def figures() -> Figures:
+        stdin.write(b"\n")
+        return msgspec.json.decode(await stdout.readline(), type=Figures)
+
+    try:
+        yield figures
+    finally:
+        stdin.close()
+        await program.wait()
+
+
+async def grown(service: IdentityService, steward: Steward, scene: Scene) -> list[list[int]]:
+    """The quiet clusters' contacts: one lineage with the busy ones, by merges that were taken back."""
+    for j in range(scene.busy):
+        for start in range(0, scene.contacts, LARGEST_BATCH):
+            await service.identify_many([(f"b{j}.{start + n}@x.io", phone(j)) for n in range(LARGEST_BATCH)])
+    busy = [await _contact(service, email(j), phone(j)) for j in range(scene.busy)]
+    quiet = [
+        [await _contact(service, f"q{number}.{n}@x.io", f"+1888{number:06}") for n in range(3)]
+        for number in range(2 * -(-scene.verbs // 10))
+    ]
+    for other in [*busy[1:], *(contacts[0] for contacts in quiet)]:
+        await steward.undo(await steward.merge(busy[0], other))
+    return quiet
+
+
+async def _contact(service: IdentityService, email: str, phone_number: str) -> int:
+    """The contact that carries these."""
+    cluster = (await service.identify(email=email, phone_number=phone_number)).cluster
+    return next(c.id for c in cluster.contacts if (c.email, c.phone_number) == (email, phone_number))
