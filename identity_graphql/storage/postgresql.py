@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 import sqlalchemy as sa
+from asyncpg import exceptions  # type: ignore[import-untyped]
 from msgspec.structs import asdict
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
@@ -16,15 +17,18 @@ from identity_graphql.domain.contacts import PROVISIONAL
 from identity_graphql.domain.reconcile import Numbers, Plan
 from identity_graphql.storage import tables
 from identity_graphql.storage.address import Address
-from identity_graphql.storage.dialect import Engines, ErrorClass, Pool
+from identity_graphql.storage.dialect import CONNECT_TIMEOUT, Engines, Pool
+from identity_graphql.storage.error_table import POSTGRESQL, ErrorClass, Meaning
 from identity_graphql.storage.plan_writes import claiming, claims, event_row
 
-# serialization_failure, deadlock_detected, lock_not_available, and division_by_zero: so our own statement fails
-# when a swap falls short
-RETRY = frozenset({"40001", "40P01", "55P03", "22012"})
-# Beside class 08 (connection exception): admin_shutdown, crash_shutdown, cannot_connect_now, database_dropped,
-# query_canceled (a statement timeout), too_many_connections, read_only_sql_transaction (a replica after failover)
-AWAY = frozenset({"57P01", "57P02", "57P03", "57P04", "57014", "53300", "25006"})
+# What the driver finds by itself, without a code: a statement that was prepared before somebody changed a table, and a
+# server that is not the one asked for (target_session_attrs).
+UNCODED = {
+    exceptions.InvalidCachedStatementError: ErrorClass.RETRY,
+    exceptions.OutdatedSchemaCacheError: ErrorClass.RETRY,
+    exceptions.TargetServerAttributeNotMatched: ErrorClass.UNWRITABLE,
+    exceptions.ProtocolError: ErrorClass.AWAY,
+}
 NO_TIMEOUT = sa.text("SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true)")
 MIGRATION_LOCK = 0x1DE7717  # any number that nobody else uses
 
@@ -46,22 +50,23 @@ class PostgreSQL:
             # Set rather than inherited: correct at every level, this one only avoids needless conflicts.
             write=engine.execution_options(isolation_level=pool.isolation_level),
             snapshot=engine.execution_options(isolation_level="REPEATABLE READ"),
+            migrate=engine.execution_options(isolation_level="READ COMMITTED"),
             write_alone=pool.isolation_level == "READ COMMITTED",
         )
 
-    def classify_error(self, error: BaseException) -> ErrorClass:
+    def classify_error(self, error: BaseException) -> Meaning:
         origin = getattr(error, "orig", None) or error
-        state: str = getattr(origin, "sqlstate", None) or ""
-        if state in RETRY:
-            return ErrorClass.RETRY
-        if state == "23505":  # unique_violation
-            table = getattr(origin.__cause__, "table_name", None)
-            return (
-                ErrorClass.DUPLICATE if table in (tables.identifier.name, tables.pair.name) else ErrorClass.UNEXPECTED
-            )
-        if state in AWAY or state.startswith("08"):
-            return ErrorClass.AWAY
-        return ErrorClass.UNEXPECTED
+        origin = origin.__cause__ or origin  # the driver's own, which SQLAlchemy wraps
+        if (kind := UNCODED.get(type(origin))) is not None:
+            return Meaning(kind, type(origin).__name__)
+        state: str | None = getattr(origin, "sqlstate", None)
+        if state is None:
+            return Meaning(ErrorClass.OURS, type(origin).__name__)
+        found = POSTGRESQL.meaning(state, state[:2])
+        table = getattr(origin, "table_name", None)
+        if found.kind is ErrorClass.DUPLICATE and table not in (tables.identifier.name, tables.pair.name):
+            return Meaning(ErrorClass.OURS, found.name)
+        return found
 
     async def write(self, connection: AsyncConnection, plan: Plan) -> Numbers:
         """All of it in one statement: the round trips between seven cost more than their work (decision 0011).
@@ -112,7 +117,7 @@ class PostgreSQL:
 
 def _limited(address: Address, pool: Pool) -> dict[str, Any]:
     """The arguments of a connection, with the time-outs; not behind a pooler, which refuses them."""
-    arguments = dict(address.connect_args)
+    arguments = {"timeout": CONNECT_TIMEOUT, **address.connect_args}
     if "prepared_statement_name_func" not in arguments:
         timeouts = {"statement_timeout": pool.statement_timeout, "lock_timeout": pool.lock_timeout}
         milliseconds = {name: str(round(seconds * 1000)) for name, seconds in timeouts.items()}

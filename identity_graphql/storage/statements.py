@@ -196,6 +196,9 @@ SWAP = (
     .values(version=sa.bindparam("new_version"), changed_at=sa.bindparam("new_changed_at"))
 )
 
+# Asks the database whether it may be written to, and for no row.
+WRITE_NOTHING = contact.update().where(sa.false()).values(version=contact.c.version)
+
 BELIEVE = withheld_pair.delete().where(
     withheld_pair.c.email == sa.bindparam("of_email"),
     withheld_pair.c.phone_number == sa.bindparam("of_phone_number"),
