@@ -56,6 +56,11 @@ class Address:
         url, parameters = _server(backend, rest, query)
         return _postgresql(url, parameters) if backend is Backend.POSTGRESQL else _mysql(url, parameters)
 
+    @property
+    def behind_pooler(self) -> bool:
+        """Whether ?pgbouncer=true was given."""
+        return "prepared_statement_name_func" in self.connect_args
+
     def __str__(self) -> str:
         return self.url.render_as_string(hide_password=True)
 

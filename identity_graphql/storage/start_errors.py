@@ -26,6 +26,9 @@ _FULL_HOUSE = (
 _READ_ONLY = "It is read-only, perhaps a replica: DATABASE_URL must lead to the primary."
 _DISK_FULL = "Its disk is full, or it cannot write there: make room."
 _POOLER = "A pooler such as PgBouncer is in between, which needs ?pgbouncer=true at the end of DATABASE_URL."
+_TOLD_POOLER = (
+    "The pooler in between says so: look at its databases, its users and, for ?schema=, at its track_extra_parameters."
+)
 _PASSWORD = (
     "The user name or the password in DATABASE_URL is wrong (special characters must be percent-encoded), or this user "
     "may not log in from here, or not without TLS (?sslmode=require)."
@@ -133,7 +136,8 @@ def _advice(address: Address, error: BaseException, *, lost: bool) -> str:
     # Of asyncmy or asyncpg. The former has a state as well, but that is coarser than its code.
     for code in (*error.args[:1], getattr(error, "sqlstate", None)):
         if code in ADVICE:
-            return ADVICE[code]
+            advice = ADVICE[code]
+            return _TOLD_POOLER if advice is _POOLER and address.behind_pooler else advice
     if lost:
         return f"Is it running, is DATABASE_URL right, and is it {server}?"
     return "Check DATABASE_URL, what its user may do, and that nobody else's tables are there."
