@@ -94,7 +94,7 @@ POSTGRESQL = ErrorTable[str](
         ErrorClass.REFUSED: {
             "28": "invalid authorization",
             "28P01": "invalid password",
-            "3D": "invalid catalog name",
+            "3D": "no such database",
             "42501": "insufficient privilege",
             "53": "insufficient resources",
             "53200": "out of memory",

@@ -20,11 +20,12 @@ from identity_graphql.storage.plan_writes import write
 
 # MariaDB's and MySQL's, as where they are set (`engines`).
 NO_TIMEOUT = sa.text(
-    "SET @before = 0 /*M!, @before = @@max_statement_time, SESSION max_statement_time = 0 */"
+    "SET @before = 0, @waited = @@lock_wait_timeout, SESSION lock_wait_timeout = 86400"
+    "/*M!, @before = @@max_statement_time, SESSION max_statement_time = 0 */"
     "/*!50708 , @before = @@max_execution_time, SESSION max_execution_time = 0 */"
 )
 TIMEOUT_AGAIN = sa.text(
-    "SET @before = @before /*M!, SESSION max_statement_time = @before */"
+    "SET @before = @before, SESSION lock_wait_timeout = @waited /*M!, SESSION max_statement_time = @before */"
     "/*!50708 , SESSION max_execution_time = @before */"
 )
 RECENT = sa.text("SELECT seq FROM event WHERE seq <= :seq ORDER BY seq DESC LIMIT 10000")
@@ -35,8 +36,10 @@ MIGRATION_WAIT = 120  # seconds
 class MySQL:
     def engines(self, address: Address, pool: Pool) -> Engines:
         arguments = {"connect_timeout": CONNECT_TIMEOUT, **address.connect_args, "async_creator_fn": _connect}
+        wait = max(1, round(pool.lock_timeout))
         arguments["init_command"] = (
-            f"SET SESSION innodb_lock_wait_timeout = {max(1, round(pool.lock_timeout))}, sql_mode = 'TRADITIONAL'"
+            # The former is for rows, the latter for tables, which DDL locks.
+            f"SET SESSION innodb_lock_wait_timeout = {wait}, lock_wait_timeout = {wait}, sql_mode = 'TRADITIONAL'"
             # Each of the two reads only its own kind of comment; MySQL's is for reading alone.
             f"/*M!, max_statement_time = {pool.statement_timeout} */"
             f"/*!50708 , max_execution_time = {round(pool.statement_timeout * 1000)} */"
