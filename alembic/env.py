@@ -16,9 +16,10 @@ from alembic.util import CommandError
 
 from identity_graphql.errors import ConfigurationError
 from identity_graphql.settings import Settings
-from identity_graphql.storage import Storage, migrations
+from identity_graphql.storage import Storage
 from identity_graphql.storage.address import Address
 from identity_graphql.storage.dialect import Pool
+from identity_graphql.storage.start_errors import explained
 from identity_graphql.storage.tables import UtcDateTime, metadata
 
 
@@ -56,7 +57,7 @@ def run(connection: sa.Connection) -> None:
 async def run_alone(address: Address) -> None:
     storage = Storage.open(address, Pool(size=1))
     try:
-        with migrations.explained(address):
+        with explained(address):
             async with storage.migrating() as connection:
                 await connection.run_sync(run)
     finally:

@@ -30,9 +30,11 @@ from identity_graphql.services.identify import IdentityService
 from identity_graphql.services.stewardship import StewardService
 from identity_graphql.services.verification import Progress, Report, Tell
 from identity_graphql.settings import Settings
-from identity_graphql.storage import Storage, migrations
+from identity_graphql.storage import Storage
 from identity_graphql.storage.address import Address, Backend
 from identity_graphql.storage.dialect import DEFAULT_WAIT, Pool
+from identity_graphql.storage.migrations import Migrated
+from identity_graphql.storage.start_errors import explained
 
 
 def address_of(settings: Settings) -> Address:
@@ -57,16 +59,16 @@ async def _opened(settings: Settings) -> AsyncIterator[Storage]:
     """The database for a while, at start: what is wrong with it is told in one sentence."""
     storage = open_storage(settings)
     try:
-        with migrations.explained(address_of(settings)):
+        with explained(address_of(settings)):
             yield storage
     finally:
         await storage.close()
 
 
-async def migrate(settings: Settings, *, reset: bool = False) -> None:
+async def migrate(settings: Settings, *, reset: bool = False) -> Migrated:
     """Bring the database to this program's revision; with ``reset``, empty it first. Raises ConfigurationError."""
     async with _opened(settings) as storage:
-        await storage.migrate(reset=reset)
+        return await storage.migrate(reset=reset)
 
 
 async def verify(settings: Settings, tell: Tell, progress: Progress | None = None) -> Report:

@@ -21,6 +21,7 @@ from identity_graphql.domain.verify import Difference
 from identity_graphql.errors import ConfigurationError, IdentityError
 from identity_graphql.observability import describe, log
 from identity_graphql.settings import Settings
+from identity_graphql.storage.migrations import Migrated
 
 # "\b" keeps the lines that follow it as they are.
 HELP = """Online identity reconciliation: which customer is this?
@@ -144,8 +145,8 @@ def migrate(
         if reset and not yes and not _confirmed(settings):
             typer.echo("Nothing was changed.", err=True)
             raise typer.Exit(1)
-        asyncio.run(migrate_database(settings, reset=reset))
-        typer.echo("The database is empty and up to date." if reset else "The database is up to date.")
+        migrated = asyncio.run(migrate_database(settings, reset=reset))
+        typer.echo("The database is empty and up to date." if reset else _told(migrated))
 
 
 @app.command(help=VERIFY)
@@ -222,6 +223,15 @@ def _confirmed(settings: Settings) -> bool:
         return typer.confirm(question)
     except typer.Abort:
         return False
+
+
+def _told(migrated: Migrated) -> str:
+    """What a migration has done."""
+    if migrated.before is None:
+        return f"The tables were made: the database is up to date, at revision {migrated.after}."
+    if migrated.before != migrated.after:
+        return f"The database was migrated from revision {migrated.before} to {migrated.after}."
+    return f"Nothing to do: the database is up to date, at revision {migrated.after}."
 
 
 def _announce(settings: Settings, port: int) -> None:

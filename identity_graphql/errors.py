@@ -7,7 +7,11 @@
     ├── Refused                   REFUSED          the present state does not allow it: a ban, other evidence
     │   └── Outdated              CONFLICT         a cluster has another version than expected: look again
     ├── Busy                      BUSY             try again: too much contention, or
-    │   └── DatabaseAway          BUSY             the database cannot be reached
+    │   └── DatabaseUnavailable   BUSY             the database cannot be used
+    │       ├── DatabaseAway                       it cannot be reached
+    │       ├── DatabaseUnwritable                 it can be read, and not written to
+    │       ├── DatabaseRefuses                    it is there, and refuses
+    │       └── DatabaseNotMigrated                it lacks the tables
     ├── TooComplex                QUERY_TOO_COMPLEX  the answer would take more than one request may have
     └── Unexpected                INTERNAL         a fault of the program; the log has it under the request id
 
@@ -88,19 +92,54 @@ class Outdated(Refused):
 
 
 class Busy(IdentityError):
-    """The request could not be settled in time. Nothing is half-written; repeating it is safe."""
+    """The request could not be settled in time. Nothing is half-written; repeating it is safe.
+
+    ``cause`` is for the log alone.
+    """
 
     code = "BUSY"
+    sentence: ClassVar[str] = "The service is busy; try again."
 
-    def __init__(self, message: str = "The service is busy; try again. Repeating the request is safe.") -> None:
-        super().__init__(message)
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"{self.sentence} Repeating the request is safe.")
+        self.cause = cause
 
 
-class DatabaseAway(Busy):
-    """The database cannot be reached at the moment. Repeating the request is safe."""
+class DatabaseUnavailable(Busy):
+    """The database cannot be used at the moment; ``cause`` is the code of its driver."""
 
-    def __init__(self) -> None:
-        super().__init__("The database cannot be reached; try again. Repeating the request is safe.")
+    state: ClassVar[str]
+    """what to call it in the log"""
+    once_more: ClassVar[bool] = False
+    """whether a new connection may help at once"""
+
+
+class DatabaseAway(DatabaseUnavailable):
+    """The database cannot be reached."""
+
+    state, once_more = "away", True
+    sentence = "The database cannot be reached; try again."
+
+
+class DatabaseUnwritable(DatabaseUnavailable):
+    """The database can be read, and not written to: it is read-only, or its disk is full."""
+
+    state, once_more = "unwritable", True
+    sentence = "The database cannot be written to: it is read-only, or its disk is full; try again later."
+
+
+class DatabaseRefuses(DatabaseUnavailable):
+    """The database is there and refuses: a password, a permission, memory or connections are wanting."""
+
+    state = "refuses"
+    sentence = "The database refuses to work for this service; try again later."
+
+
+class DatabaseNotMigrated(DatabaseUnavailable):
+    """The database lacks tables or columns of this program's revision."""
+
+    state = "not migrated"
+    sentence = "The database is not migrated: run `identity-graphql migrate`."
 
 
 class TooComplex(IdentityError):

@@ -15,6 +15,8 @@ from typing import Any
 import orjson
 import structlog
 
+from identity_graphql.errors import Busy, IdentityError, Unexpected
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -23,6 +25,8 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 log: structlog.stdlib.BoundLogger = structlog.get_logger("identity_graphql")
 
+_facts: ContextVar[dict[str, Any] | None] = ContextVar("facts", default=None)
+"""what the log line of the request under way says beside what all of them say"""
 _ACCEPTABLE_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 
@@ -49,6 +53,30 @@ def configure(*, level: str, form: str) -> None:
         if console
         else structlog.BytesLoggerFactory(sys.stderr.buffer),
     )
+    root = logging.getLogger()
+    if not any(isinstance(handler, LibraryLog) for handler in root.handlers):
+        root.addHandler(LibraryLog())
+    # The notes of a MySQL server on a statement. They may hold values; what is wrong comes as an error as well.
+    logging.getLogger("asyncmy").setLevel(logging.ERROR)
+
+
+class LibraryLog(logging.Handler):
+    """What the libraries log, among our lines and in their form: whose it is and where, and what error, but no text,
+    which may hold anything."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        line = f"{record.filename}:{record.lineno}"
+        log.log(record.levelno, "library", library=record.name, line=line, **(describe(error) if error else {}))
+
+
+def note(error: IdentityError) -> None:
+    """Say in the log line of the request under way that it was refused, if that was not its sender's fault, and why."""
+    facts = _facts.get()
+    if facts is not None and isinstance(error, Busy | Unexpected):
+        facts["error"] = error.code
+        if isinstance(error, Busy):
+            facts["cause"] = error.cause
 
 
 def describe(error: BaseException) -> dict[str, Any]:
@@ -85,7 +113,8 @@ class RequestId:
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         identity = given.decode() if _ACCEPTABLE_ID.fullmatch(given) else new_request_id()
-        token = request_id.set(identity)
+        facts: dict[str, Any] = {}
+        token, token_of_facts = request_id.set(identity), _facts.set(facts)
         status, started = 0, time.perf_counter()
 
         async def send_with_id(message: MutableMapping[str, Any]) -> None:
@@ -106,5 +135,7 @@ class RequestId:
                 status=status,
                 ms=round((time.perf_counter() - started) * 1000, 1),
                 request_id=identity,
+                **facts,
             )
             request_id.reset(token)
+            _facts.reset(token_of_facts)

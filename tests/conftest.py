@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from functools import cache
 
@@ -62,3 +64,15 @@ async def service(storage: Storage) -> AsyncIterator[IdentityService]:
     service = IdentityService(storage, Normalisation())
     yield service
     await service.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("tls")
+    root, key = str(folder / "root.pem"), str(folder / "key.pem")
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("there is no openssl here to make a certificate")
+    make = f"req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -keyout {key} -out {root}"
+    subprocess.run([openssl, *make.split()], check=True, capture_output=True)
+    return {"root": root, "key": key}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import ssl
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -390,18 +389,6 @@ def test_the_file_where_libpq_looks_for_its_authority_is_used(
     context = Address.parse("postgres://h/d?sslmode=verify-ca").connect_args["ssl"]
 
     assert context.cert_store_stats()["x509"] == 1
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("tls")
-    root, key = str(folder / "root.pem"), str(folder / "key.pem")
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("there is no openssl here to make a certificate")
-    make = f"req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -keyout {key} -out {root}"
-    subprocess.run([openssl, *make.split()], check=True, capture_output=True)
-    return {"root": root, "key": key}
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import sqlalchemy as sa
+from alembic import command
 from typer.testing import CliRunner
 
 from identity_graphql import __version__, cli
@@ -29,6 +31,8 @@ from identity_graphql.domain.identifiers import Normalisation
 from identity_graphql.errors import ConfigurationError
 from identity_graphql.services.identify import IdentityService
 from identity_graphql.settings import Settings
+from identity_graphql.storage import migrations
+from identity_graphql.storage.migrations import head
 from tests.support.databases import Database, Databases
 from tests.support.program import address, environment, identify, refused, run, served
 from tests.support.serving import ROOT, settings_for
@@ -305,7 +309,7 @@ def test_a_database_that_cannot_be_used_ends_serve_before_anything_is_announced(
     [
         ("mongodb://ann:hush@127.0.0.1/x", "scheme"),
         ("postgresql://ann:hush@127.0.0.1:1/x", "Connection refused"),
-        ("postgresql://ann:hush@no-such-host.invalid/x", "Is it running"),
+        ("postgresql://ann:hush@no-such-host.invalid/x", "host is not known"),
         ("mysql://ann:hush@127.0.0.1:1/x", "Is it running"),
         ("sqlite:////no/such/folder/x.db", "folder"),
     ],
@@ -325,7 +329,7 @@ async def test_a_database_that_cannot_be_used_is_told_in_a_line_without_the_pass
 @pytest.mark.parametrize("name", ["postgresql", "mariadb"])
 async def test_a_database_server_that_refuses_is_quoted(name: str, databases: Databases) -> None:
     url = databases.server(name).url("no_such_database")
-    with pytest.raises(ConfigurationError, match=r"(?i)(does not exist|unknown database).*Check DATABASE_URL") as told:
+    with pytest.raises(ConfigurationError, match=r"(?i)(does not exist|unknown database).*create it") as told:
         await prepare(settings_for(url))
     assert "no_such_database" in str(told.value)
 
@@ -364,10 +368,65 @@ async def stored(database: Database) -> None:
 # --- migrate ---
 
 
-def test_migrate_prepares_the_database(tmp_path: Path) -> None:
+def test_migrate_prepares_the_database_and_says_what_it_did(tmp_path: Path) -> None:
     result = run(tmp_path, "migrate")
-    assert (result.returncode, result.stdout) == (0, "The database is up to date.\n")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == f"The tables were made: the database is up to date, at revision {head()}.\n"
     assert (tmp_path / "identity.db").exists()
+
+    result = run(tmp_path, "migrate")
+    assert result.stdout == f"Nothing to do: the database is up to date, at revision {head()}.\n"
+
+
+async def test_migrate_says_from_where_it_migrated(sqlite: Database, tmp_path: Path) -> None:
+    storage = sqlite.open()
+    async with storage.migrating() as connection:
+        await connection.run_sync(go_to, "0001")
+    await storage.close()
+
+    result = run(tmp_path, "migrate", DATABASE_URL=sqlite.url)
+
+    assert result.stdout == f"The database was migrated from revision 0001 to {head()}.\n"
+
+
+def go_to(connection: sa.Connection, revision: str) -> None:
+    configuration = migrations.configuration()
+    configuration.attributes["connection"] = connection
+    command.downgrade(configuration, revision)
+
+
+async def test_migrate_says_nothing_beside_it_on_a_server_that_has_notes_on_every_statement(
+    databases: Databases, tmp_path: Path
+) -> None:
+    server = databases.server("mariadb")
+    server.query("CREATE DATABASE notes")
+    result = run(tmp_path, "migrate", DATABASE_URL=server.url("notes"), LOG_FORMAT="json", LOG_LEVEL="DEBUG")
+    server.query("DROP DATABASE notes")
+
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_what_a_library_logs_is_a_line_in_our_form_and_without_its_text(tmp_path: Path) -> None:
+    program = """
+import logging
+from identity_graphql.observability import configure
+configure(level="INFO", form="json")
+try:
+    raise ValueError("secret@x.io")
+except ValueError:
+    logging.getLogger("somebody").exception("secret@x.io")
+logging.getLogger("asyncmy").warning("secret@x.io")
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT).stderr
+
+    (line,) = map(json.loads, said.splitlines())
+    assert (line["event"], line["library"], line["level"], line["error"]) == (
+        "library",
+        "somebody",
+        "error",
+        "ValueError",
+    )
+    assert "secret" not in said
 
 
 async def test_reset_asks_and_does_nothing_without_a_yes(sqlite: Database, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from structlog.testing import capture_logs
 
-from tests.support.databases import Database
+from tests.support.databases import FAULT, Database
 from tests.support.graphql import ask, data, identify, refusal
 from tests.support.serving import serving
 from tests.support.statements import statements
@@ -273,7 +273,7 @@ async def test_a_fault_is_masked_and_logged_without_personal_data(sqlite: Databa
     storage = sqlite.open()
     async with serving(sqlite.url) as client:
         async with storage.transaction() as connection:
-            await connection.execute(sa.text("ALTER TABLE pair RENAME TO gone"))
+            await connection.execute(sa.text(FAULT))
         with capture_logs() as logs:
             response = await client.post(
                 "/graphql",

@@ -20,7 +20,7 @@ from identity_graphql.services.identify import MOST_FAILURES, IdentityService
 from identity_graphql.storage import Storage
 from identity_graphql.storage import plan_writes as writes
 from tests.models.oracle import Oracle, random_requests
-from tests.support.databases import Database, empty
+from tests.support.databases import FAULT, Database, empty
 
 
 def answer(decision: Decision) -> dict[str, Any]:
@@ -235,7 +235,7 @@ async def test_a_fault_that_hits_everybody_is_not_tried_on_everybody(sqlite: Dat
     storage = sqlite.open()
     service = IdentityService(storage, Normalisation())
     async with storage.transaction() as connection:
-        await connection.execute(sa.text("ALTER TABLE pair RENAME TO gone"))
+        await connection.execute(sa.text(FAULT))
     with structlog.testing.capture_logs() as logs:
         results = await service.identify_many([(f"a{n}@x.io", "111") for n in range(50)])
     await service.close()

@@ -107,12 +107,12 @@ async def differences(storage: Storage) -> list[Any]:
     return await inspect(storage, compare)
 
 
-def program(url: str, *arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def program(url: str, *arguments: str, folder: Path = ROOT, **settings: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env={**clean, "DATABASE_URL": url},
+        env={**clean, "DATABASE_URL": url, **{name.upper(): value for name, value in settings.items()}},
         capture_output=True,
         text=True,
         timeout=60,
@@ -311,15 +311,15 @@ async def test_sqlite_never_gives_an_id_out_again(databases: Databases, tmp_path
 
 # --- several at once, and other versions ---
 
-# One process that has everything imported becomes several, which begin together.
-MIGRATE = """
+# One process that has everything imported becomes several, which begin together what a server begins with.
+START = """
 import asyncio, logging, multiprocessing, sys
-from identity_graphql.app import migrate
+from identity_graphql.app import prepare
 from identity_graphql.settings import Settings
 
 def run(together):
     together.wait()
-    asyncio.run(migrate(Settings.load()))
+    asyncio.run(prepare(Settings.load()))
 
 logging.basicConfig(stream=sys.stderr, format="%(message)s")
 logging.getLogger("alembic.runtime.migration").setLevel("INFO")
@@ -335,9 +335,21 @@ print([process.exitcode for process in processes])
 """
 
 
-async def test_of_several_processes_that_migrate_at_once_exactly_one_does_it(fresh: Database) -> None:
-    number = 3 if fresh.name == "mariadb" else 4
-    result = program(fresh.url, "-c", MIGRATE, str(number))
+@pytest.mark.parametrize("isolation_level", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
+async def test_of_several_servers_that_start_at_once_exactly_one_migrates(
+    fresh: Database, isolation_level: str
+) -> None:
+    await assert_one_migrates(fresh, 6, isolation_level)
+
+
+async def test_of_several_servers_that_start_at_once_exactly_one_makes_the_schema(postgresql: Database) -> None:
+    assert postgresql.server is not None
+    url = postgresql.server.url(postgresql.url.rpartition("/")[2], schema="identity")
+    await assert_one_migrates(Database("postgresql", url), 6, "SERIALIZABLE")
+
+
+async def assert_one_migrates(fresh: Database, number: int, isolation_level: str) -> None:
+    result = program(fresh.url, "-c", START, str(number), isolation_level=isolation_level)
     assert result.stdout == f"{[0] * number}\n", result.stderr
     revisions = list(ScriptDirectory.from_config(migrations.configuration()).walk_revisions())
     assert result.stderr.count("Running upgrade") == len(revisions)
@@ -407,11 +419,11 @@ async def test_reset_empties_the_database_and_leaves_what_is_not_ours(storage: S
 async def test_somebody_elses_table_of_that_name_is_not_touched(
     databases: Databases, tmp_path: Path, storage: Storage, fresh: Database
 ) -> None:
-    await ask_to(storage, "CREATE TABLE contact (id INTEGER)")
-    with pytest.raises(sa.exc.DBAPIError, match="contact"):
+    await ask_to(storage, "CREATE TABLE event (id INTEGER)")
+    with pytest.raises(ConfigurationError, match=r"event.*another database.*\?schema=identity"):
         await storage.migrate()
     assert not await storage.is_migrated()
-    assert await ask(storage, "SELECT * FROM contact") == []
+    assert await tables_of(storage) == {"event"}, "nothing is left half done, not even where DDL commits by itself"
 
 
 # --- new migrations ---

@@ -67,6 +67,7 @@ async def everything(storage: Storage) -> None:
     await steward.delete(3)
     await steward.restore(3)
     await steward.service.check_normalisation()
+    await steward.service.check_ready()
     await steward.service.contacts([1, 2])
     await steward.service.clusters_of([1, 2])
     await steward.service.page_of_contacts(after=0, limit=10)

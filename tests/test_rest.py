@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from identity_graphql.app import create_app
 from identity_graphql.errors import DatabaseAway
 from identity_graphql.services import identify as service
-from tests.support.databases import Database, migrate
+from tests.support.databases import FAULT, Database, migrate
 from tests.support.serving import JSON, serving, settings_for
 
 
@@ -363,7 +363,7 @@ async def test_a_fault_is_a_masked_500_with_the_request_id(sqlite: Database, cap
     storage = sqlite.open()
     async with serving(sqlite.url) as client:
         async with storage.transaction() as connection:
-            await connection.execute(sa.text("ALTER TABLE pair RENAME TO gone"))
+            await connection.execute(sa.text(FAULT))
         with capture_logs() as logs:
             response = await client.post(
                 "/identify",

@@ -27,7 +27,7 @@ from identity_graphql.api.body import (
 from identity_graphql.api.names import wire_names
 from identity_graphql.domain.contacts import Cluster
 from identity_graphql.errors import Busy, IdentityError, InvalidInput, Problem, Unexpected
-from identity_graphql.observability import describe, log, request_id
+from identity_graphql.observability import describe, log, note, request_id
 from identity_graphql.services.identify import IdentityService
 
 LARGEST_BODY = 16 * 1024
@@ -145,8 +145,7 @@ def routes(service: IdentityService, contract: Contract) -> list[Route]:
     async def ready(request: Request) -> Response:
         if request.app.state.draining:
             return error_response(503, "The server is shutting down.")
-        if not await service.is_ready():
-            return error_response(503, "The database cannot be reached, or is not migrated.")
+        await service.check_ready()
         return json_response(Ready("ready"))
 
     return [
@@ -231,6 +230,7 @@ async def on_identity_error(request: Request, error: Exception) -> Response:
         details = [ErrorDetail(wire_names(p.path), wire_names(p.message)) for p in error.problems]
         return json_response(ErrorAnswer("Validation Error", details), status=400)
     assert isinstance(error, IdentityError)
+    note(error)
     return error_response(503 if isinstance(error, Busy) else 500, error.message)
 
 
@@ -269,5 +269,7 @@ class Faults:
         except Exception as error:
             identity = request_id.get()
             log.error("request.failed", request_id=identity, **describe(error))
+            masked = Unexpected(identity)
+            note(masked)
             if not started:
-                await error_response(500, Unexpected(identity).message)(scope, receive, send)
+                await error_response(500, masked.message)(scope, receive, send)

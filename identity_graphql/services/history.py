@@ -38,7 +38,7 @@ class HistoryService:
 
     def __init__(self, storage: Storage, *, timeout: float = 10.0) -> None:
         self._storage = storage
-        self._deadline = Deadline(timeout)
+        self._deadline = Deadline(timeout, storage.outage)
         self._readers = asyncio.Semaphore(READERS)
 
     async def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -14,8 +15,6 @@ from identity_graphql.domain.reconcile import Decision, Plan, Request, reconcile
 from identity_graphql.errors import (
     Busy,
     ConfigurationError,
-    Conflict,
-    DatabaseAway,
     IdentityError,
     InvalidInput,
     Problem,
@@ -23,7 +22,7 @@ from identity_graphql.errors import (
 )
 from identity_graphql.observability import describe, log, request_id
 from identity_graphql.services.group_commit import GroupCommit, QueueFull
-from identity_graphql.services.retry import CONFLICT_DEADLINE, Deadline, pause
+from identity_graphql.services.retry import CONFLICT_DEADLINE, Deadline
 from identity_graphql.storage import Storage
 from identity_graphql.storage.attempt import Attempt
 
@@ -37,6 +36,8 @@ MOST_WAITING = 5_000
 """Requests that may wait for a batch; beyond it they are refused at once: Busy."""
 MOST_FAILURES = 3
 """Requests of a failed batch that are tried by themselves, if none of them goes through."""
+LONGEST_CHECK = 2.0
+"""Seconds within which the database has to answer to be ready."""
 
 
 class IdentityService:
@@ -49,7 +50,7 @@ class IdentityService:
         self._storage = storage
         self.normalisation = normalisation
         self._timeout = timeout
-        self._deadline = Deadline(timeout)
+        self._deadline = Deadline(timeout, storage.outage)
         self._batches = GroupCommit[Request, Result](
             self._run_batch, largest_batch=LARGEST_GROUP, most_waiting=MOST_WAITING, longest_wait=timeout / 2
         )
@@ -71,11 +72,13 @@ class IdentityService:
 
     async def preview(self, *, email: object = None, phone_number: object = None) -> Decision:
         """What `identify` would decide now. Writes nothing; a contact that it would create has a provisional id."""
-        return await self._deadline.wait_for(self._previewed(self._request(email, phone_number)))
+        request = self._request(email, phone_number)
 
-    async def _previewed(self, request: Request) -> Decision:
-        async with self._storage.attempt() as attempt:
-            return (await _planned(attempt, [request])).decisions[0]
+        async def decide() -> Decision:
+            async with self._storage.attempt() as attempt:
+                return (await _planned(attempt, [request])).decisions[0]
+
+        return await self._deadline.retrying(decide)
 
     async def identify_many(self, items: Sequence[tuple[object, object]]) -> list[Decision | IdentityError]:
         """`identify` for each (email, phone number), in order, in one batch. An item that fails does so alone."""
@@ -120,24 +123,24 @@ class IdentityService:
         subject = self.subject(contact_id, email=email, phone_number=phone_number)
         if isinstance(subject, int):
             return await self._cluster_of(subject)
-        found = await self._deadline.wait_for(self._storage.find([subject]))
+        found = await self._deadline.retrying(lambda: self._storage.find([subject]))
         return found.clusters[0] if found.clusters else None
 
     async def contacts(self, ids: Sequence[int]) -> list[Contact | None]:
         """These contacts, deleted ones too; None for an id that was never given out."""
-        found = await self._deadline.wait_for(self._storage.contacts({i for i in ids if 0 < i <= LARGEST_ID}))
+        possible = {i for i in ids if 0 < i <= LARGEST_ID}
+        found = await self._deadline.retrying(lambda: self._storage.contacts(possible))
         return [found.get(i) for i in ids]
 
     async def clusters_of(self, contact_ids: Sequence[int]) -> list[Cluster | None]:
         """The present clusters of these contacts; None for deleted and unknown ones."""
-        found = await self._deadline.wait_for(
-            self._storage.clusters_of({i for i in contact_ids if 0 < i <= LARGEST_ID})
-        )
+        possible = {i for i in contact_ids if 0 < i <= LARGEST_ID}
+        found = await self._deadline.retrying(lambda: self._storage.clusters_of(possible))
         return [found.get(i) for i in contact_ids]
 
     async def holders(self, identifiers: Sequence[Identifier]) -> list[Cluster | None]:
         """The clusters that have these identifiers; None for those that nobody has."""
-        found = await self._deadline.wait_for(self._storage.find(set(identifiers)))
+        found = await self._deadline.retrying(lambda: self._storage.find(set(identifiers)))
         homes = {
             claim: cluster for cluster in found.clusters for contact in cluster.contacts for claim in contact.claims
         }
@@ -145,18 +148,22 @@ class IdentityService:
 
     async def page_of_contacts(self, *, after: int, limit: int) -> list[Contact]:
         """Live contacts by id, from the first id above ``after``."""
-        return await self._deadline.wait_for(self._storage.page_of_contacts(after=after, limit=limit))
+        return await self._deadline.retrying(lambda: self._storage.page_of_contacts(after=after, limit=limit))
 
     async def page_of_clusters(self, *, after: int, limit: int) -> list[Cluster]:
         """Clusters by primary id, from the first id above ``after``."""
-        return await self._deadline.wait_for(self._storage.page_of_clusters(after=after, limit=limit))
+        return await self._deadline.retrying(lambda: self._storage.page_of_clusters(after=after, limit=limit))
 
-    async def is_ready(self) -> bool:
-        """Whether the database can be reached and has this program's revision or a newer one."""
+    async def check_ready(self) -> None:
+        """Raises Busy, whatever it is, unless the database can be read and written to and has this program's revision
+        or a newer one."""
         try:
-            return await self._deadline.wait_for(self._storage.is_migrated(), at_most=min(2.0, self._timeout))
+            await self._deadline.retrying(self._storage.check_ready, at_most=min(LONGEST_CHECK, self._timeout))
         except Busy:
-            return False
+            raise
+        except Exception as error:
+            log.error("ready.failed", request_id=request_id.get(), **describe(error))
+            raise Busy("a fault of the program") from None
 
     async def check_normalisation(self) -> None:
         """Refuse to go on where the log was written under other rules: two rules make doubles silently."""
@@ -186,12 +193,19 @@ class IdentityService:
         try:
             futures = self._batches.join(requests)
         except QueueFull:
-            raise Busy from None
-        timer = asyncio.get_running_loop().call_later(self._timeout, _give_up, futures)
+            raise Busy("too many requests are waiting") from None
+        timer = asyncio.get_running_loop().call_later(self._timeout, self._give_up, futures, time.monotonic())
         try:
             return [await future for future in futures]
         finally:
             timer.cancel()
+
+    def _give_up(self, futures: Sequence[asyncio.Future[Result]], since: float) -> None:
+        waiting = [future for future in futures if not future.done()]
+        if waiting:
+            late = self._deadline.late(since, self._timeout)
+            for future in waiting:
+                future.set_result(late)
 
     async def _run_batch(self, batch: Sequence[Request], futures: Sequence[asyncio.Future[Result]]) -> None:
         """Settle a batch; if the database refuses it, each of its requests alone, so that only the poisoned fails."""
@@ -227,34 +241,28 @@ class IdentityService:
         Takes out of ``waiting`` whom it answers.
         """
         queue: Sequence[int] = ()
-        tries, reconnected = 0, False
+
+        async def settle() -> None:
+            nonlocal queue
+            async with self._storage.attempt(queue) as attempt:
+                asked = dict(waiting)
+                plan = await _planned(attempt, list(asked.values()))
+                for future, decision in zip(asked, plan.decisions, strict=True):
+                    if plan.stands(decision):  # a repeat need not wait for those who write
+                        _answer(waiting, future, decision)
+                if not plan.events:
+                    return
+                queue = [swap.primary_id for swap in plan.swaps]
+                numbers = await attempt.apply(plan)
+            for future, decision in zip(asked, plan.renumbered(numbers), strict=True):
+                _answer(waiting, future, decision)
+
+        since = time.monotonic()
         try:
             async with asyncio.timeout(CONFLICT_DEADLINE):
-                while waiting:
-                    try:
-                        async with self._storage.attempt(queue) as attempt:
-                            asked = dict(waiting)
-                            plan = await _planned(attempt, list(asked.values()))
-                            for future, decision in zip(asked, plan.decisions, strict=True):
-                                if plan.stands(decision):  # a repeat need not wait for those who write
-                                    _answer(waiting, future, decision)
-                            if not plan.events:
-                                return
-                            queue = [swap.primary_id for swap in plan.swaps]
-                            numbers = await attempt.apply(plan)
-                        for future, decision in zip(asked, plan.renumbered(numbers), strict=True):
-                            _answer(waiting, future, decision)
-                    except Conflict:
-                        tries += 1
-                        await pause(tries)  # apart, so that those who collided do not collide again
-                    except DatabaseAway:
-                        # The pool may hold connections from before a restart; they are thrown away by now.
-                        # Repeating is safe even if the commit had gone through.
-                        if reconnected:
-                            raise
-                        reconnected = True
+                await self._deadline.attempted(settle)
         except TimeoutError:
-            raise Busy from None
+            raise self._deadline.late(since, CONFLICT_DEADLINE) from None
 
 
 async def _planned(attempt: Attempt, batch: Sequence[Request]) -> Plan:
@@ -268,12 +276,6 @@ async def _planned(attempt: Attempt, batch: Sequence[Request]) -> Plan:
 
 def _failed(future: asyncio.Future[Result]) -> bool:
     return not future.cancelled() and isinstance(future.result(), Unexpected)
-
-
-def _give_up(futures: Sequence[asyncio.Future[Result]]) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_result(Busy())
 
 
 def _sought(requests: Iterable[Request]) -> tuple[set[Identifier], set[tuple[str, str]]]:

@@ -46,7 +46,7 @@ class StewardService:
     def __init__(self, storage: Storage, normalisation: Normalisation, *, timeout: float = 10.0) -> None:
         self._storage = storage
         self._normalisation = normalisation
-        self._deadline = Deadline(timeout)
+        self._deadline = Deadline(timeout, storage.outage)
 
     async def close(self) -> None:
         """Finish what is in flight. The storage may be closed afterwards."""
@@ -70,7 +70,7 @@ class StewardService:
     async def undo(self, seq: int, command: Command, *, then_ban: bool = False) -> VerbResult:
         """Take one event back: the state as if it had never come, later requests kept and judged again."""
         _refuse_impossible([seq], "event")
-        event = await self._deadline.wait_for(self._storage.event(seq))
+        event = await self._deadline.retrying(lambda: self._storage.event(seq))
         if event is None:
             raise NotFound(f"There is no event {seq}.")
         if event.kind is EventKind.ERASE:
@@ -101,7 +101,7 @@ class StewardService:
             contacts = [await self._contact(a, "a"), await self._contact(b, "b")]
         else:  # of a banned pair, one may be nobody's
             contacts = [found for end in (a, b) if (found := await self._claimant(end)) is not None]
-        known = contacts or await self._deadline.wait_for(self._storage.withheld_by(ends(pair) if pair else ()))
+        known = contacts or await self._deadline.retrying(lambda: self._storage.withheld_by(ends(pair) if pair else ()))
         if not known:
             raise InvalidInput(Problem("root", "There is no ban between these two."))
         one, other = known[0], known[-1]
@@ -143,9 +143,9 @@ class StewardService:
 
     async def erase_identifier(self, identifier: Identifier, command: Command) -> VerbResult:
         """Erase one email or phone number wherever it stands, the log included. It cannot be undone."""
-        contacts = await self._deadline.wait_for(self._storage.claimants([identifier]))
+        contacts = await self._deadline.retrying(lambda: self._storage.claimants([identifier]))
         if not contacts:
-            contacts = await self._deadline.wait_for(self._storage.named_by([identifier]))
+            contacts = await self._deadline.retrying(lambda: self._storage.named_by([identifier]))
         if not contacts:
             raise NotFound("Nobody has this identifier, and nobody ever had.")
 
@@ -236,7 +236,7 @@ class StewardService:
 
     async def _truncate_wal(self, result: VerbResult) -> None:
         try:
-            done = await self._deadline.wait_for(self._storage.truncate_wal())
+            done = await self._deadline.retrying(self._storage.truncate_wal)
         except (IdentityError, Conflict):
             done = False  # what was erased is erased all the same
         if not done:
@@ -261,7 +261,7 @@ class StewardService:
     async def _claimant(self, subject: Node) -> int | None:
         if isinstance(subject, int):
             return subject
-        found = await self._deadline.wait_for(self._storage.find([subject]))
+        found = await self._deadline.retrying(lambda: self._storage.find([subject]))
         for cluster in found.clusters:
             for contact in cluster.contacts:
                 if subject in contact.claims:

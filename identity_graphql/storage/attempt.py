@@ -33,6 +33,7 @@ class Attempt:
         self._reading = reading
         self._writing = writing
         self._locked = locked
+        self.wrote = False
 
     @classmethod
     def on(cls, dialect: Dialect, connection: AsyncConnection, locked: Collection[int] | None = None) -> Self:
@@ -67,7 +68,9 @@ class Attempt:
         if self._locked is not None and not {swap.primary_id for swap in plan.swaps}.issubset(self._locked):
             raise Conflict("a primary that this attempt did not queue for")
         async with self._writing() as connection:
-            return await self._dialect.write(connection, plan)
+            numbers = await self._dialect.write(connection, plan)
+        self.wrote = True
+        return numbers
 
 
 async def find(connection: AsyncConnection, identifiers: Collection[Identifier], pairs: Collection[Pair]) -> Found:

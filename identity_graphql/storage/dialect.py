@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -13,18 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from identity_graphql.domain.reconcile import Numbers, Plan
 from identity_graphql.storage.address import Address
-
-
-class ErrorClass(Enum):
-    """What a database error means for the request, told by the driver's code, never by its text."""
-
-    RETRY = auto()
-    """another writer was faster; the database rolled back"""
-    DUPLICATE = auto()
-    """a key exists already that was to be new"""
-    AWAY = auto()
-    """no connection, or no longer one"""
-    UNEXPECTED = auto()
+from identity_graphql.storage.error_table import Meaning
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +24,29 @@ class Engines:
     snapshot: AsyncEngine
     """to read several statements of one and the same moment"""
     queue: AsyncEngine
-    """to lock rows first, and then read what those wrote who had them before: always READ COMMITTED, as at a higher
-    level one reads what was there before the wait, or is refused for having waited"""
+    """where every statement sees what was committed before it, so that whoever waited, for rows or for a migration,
+    sees what was done meanwhile: always READ COMMITTED, as at a higher level one reads what was there before the wait,
+    or is refused for having waited"""
     many_writers: bool = True
     """whether rows have to be locked: not where a transaction that writes is the only one that does"""
     write_alone: bool = False
     """whether `Dialect.write` is one statement that may run where it reads, without a transaction around it"""
 
+    @property
+    def spoken(self) -> set[sa.Dialect]:
+        """SQLAlchemy's own dialects, of which the engines share some."""
+        return {engine.sync_engine.dialect for engine in (self.read, self.write, self.snapshot, self.queue)}
+
     async def dispose(self) -> None:
         await self.read.dispose()
         await self.write.dispose()
         await self.snapshot.dispose()
+        await self.queue.dispose()
 
 
 DEFAULT_WAIT = 2.0
+CONNECT_TIMEOUT = 10.0
+"""Seconds within which a server has to let somebody in: what is no database may say nothing, and for ever."""
 LONGEST_LOCK_WAIT = 4.0
 
 
@@ -73,8 +70,8 @@ class Dialect(Protocol):
     def engines(self, address: Address, pool: Pool) -> Engines:
         """Open the pools. Connects to nothing yet."""
 
-    def classify_error(self, error: BaseException) -> ErrorClass:
-        """Tell what an error of this database's driver means."""
+    def classify_error(self, error: BaseException) -> Meaning:
+        """What an error of this database's driver means."""
 
     async def write(self, connection: AsyncConnection, plan: Plan) -> Numbers:
         """Write a plan in the transaction of this connection, in the order of `writes`, and answer as it does."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -15,10 +12,22 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from identity_graphql.errors import ConfigurationError, Conflict, DatabaseAway
-from identity_graphql.storage.address import Address, Backend
+from identity_graphql.errors import ConfigurationError
+from identity_graphql.storage.tables import metadata
+
+ANOTHER_PLACE = (
+    "Use another database or, on PostgreSQL, a schema of its own, with ?schema=identity at the end of DATABASE_URL."
+)
+
+
+class Migrated(Struct, frozen=True):
+    """The revisions of a database before and after its migration; None: it had no tables of this program."""
+
+    before: str | None
+    after: str
 
 
 def configuration() -> Config:
@@ -30,8 +39,11 @@ def configuration() -> Config:
     return config
 
 
-def upgrade(connection: sa.Connection, *, reset: bool = False) -> None:
-    """Apply what is missing; with ``reset``, drop everything first. A newer program's database stays as it is."""
+def upgrade(connection: sa.Connection, *, reset: bool = False) -> Migrated:
+    """Apply what is missing; with ``reset``, drop everything first. A newer program's database stays as it is.
+
+    Raises ConfigurationError where tables of the same names are there that no migration of this program has made.
+    """
     config = configuration()
     config.attributes["connection"] = connection
     found = _ours(MigrationContext.configure(connection).get_current_revision())
@@ -40,11 +52,24 @@ def upgrade(connection: sa.Connection, *, reset: bool = False) -> None:
             raise ConfigurationError(
                 f"A newer version of this program made this database (its revision is {found}); reset it with that one."
             )
-        return
+        return Migrated(found, found)
+    if found is None:
+        _refuse_foreign_tables(connection)
     if reset:
         config.attributes["reset"] = True  # nothing is to be kept, so nothing is refused
         command.downgrade(config, "base")
     command.upgrade(config, "head")
+    return Migrated(found, head())
+
+
+def _refuse_foreign_tables(connection: sa.Connection) -> None:
+    # Before the first of ours is made: MySQL would keep it.
+    inspector = sa.inspect(connection)
+    if taken := sorted(name for name in metadata.tables if inspector.has_table(name)):
+        raise ConfigurationError(
+            f"The database has tables already that are not this program's, or that a migration which was broken off "
+            f"left behind: {', '.join(taken)}. {ANOTHER_PLACE} If they are of no use any more, drop them."
+        )
 
 
 @cache
@@ -82,8 +107,8 @@ def _ours(found: str | None) -> str | None:
     """The revision, unless another program that uses Alembic made it: ours are numbers of four digits."""
     if found is not None and not re.fullmatch("[0-9]{4}", found):
         raise ConfigurationError(
-            f"The table alembic_version in this database is another program's (its revision is {found}): use another "
-            "database or, on PostgreSQL, a schema of its own, with ?schema=identity at the end of DATABASE_URL."
+            f"The table alembic_version in this database is another program's (its revision is {found}). "
+            f"{ANOTHER_PLACE}"
         )
     return found
 
@@ -91,36 +116,3 @@ def _ours(found: str | None) -> str | None:
 @cache
 def _known() -> set[str]:
     return {script.revision for script in ScriptDirectory.from_config(configuration()).walk_revisions()}
-
-
-@contextmanager
-def explained(address: Address) -> Iterator[None]:
-    """At start, where a person waits: what is wrong with the database, in one sentence with the database's own words.
-
-    Only there: no customer's data is involved yet, so that none can be in those words.
-    """
-    try:
-        yield
-    except Conflict:
-        raise ConfigurationError(f"The database {address} is in use by something that locks it; try again.") from None
-    except (DatabaseAway, sa.exc.DBAPIError) as error:
-        cause = error.__cause__ or error
-        origin = getattr(cause, "orig", None) or cause
-        told = _words_of(origin) or "it does not answer"
-        if address.backend is Backend.SQLITE:
-            advice = "The file must be a database, in a folder that exists and that this user may write to."
-        elif isinstance(error, DatabaseAway):
-            advice = "Is it running, and is DATABASE_URL right?"
-        else:
-            advice = "Check DATABASE_URL, what its user may do, and that nobody else's tables are there."
-    else:
-        return
-    # Outside of the handler: what was caught may hold more than is to be shown.
-    raise ConfigurationError(f"The database {address} cannot be used: {told}. {advice}")
-
-
-def _words_of(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.errno and error.errno > 0:
-        return os.strerror(error.errno)  # its own text is asyncio's: "Connect call failed"
-    coded = len(error.args) == 2 and isinstance(error.args[0], int)
-    return str(error.args[1] if coded else error).strip().partition("\n")[0].rstrip(".")

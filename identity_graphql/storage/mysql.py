@@ -7,28 +7,25 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncmy
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from identity_graphql.domain.reconcile import Numbers, Plan
 from identity_graphql.errors import ConfigurationError
 from identity_graphql.storage.address import Address
-from identity_graphql.storage.dialect import Engines, ErrorClass, Pool
+from identity_graphql.storage.dialect import CONNECT_TIMEOUT, Engines, Pool
+from identity_graphql.storage.error_table import MYSQL, ErrorClass, Meaning
 from identity_graphql.storage.plan_writes import write
 
-# deadlock, lock wait timeout, record has changed since last read
-RETRY = frozenset({1213, 1205, 1020})
-# cannot connect (2002, 2003), gone away, lost, killed while idle, shutdown in progress, connection killed,
-# too many connections, read-only (a replica after failover), a statement timeout (MariaDB, MySQL)
-AWAY = frozenset({2002, 2003, 2006, 2013, 2055, 4031, 1053, 1927, 1040, 1290, 1836, 1969, 3024})
-DUPLICATE = 1062
 # MariaDB's and MySQL's, as where they are set (`engines`).
 NO_TIMEOUT = sa.text(
-    "SET @before = 0 /*M!, @before = @@max_statement_time, SESSION max_statement_time = 0 */"
+    "SET @before = 0, @waited = @@lock_wait_timeout, SESSION lock_wait_timeout = 86400"
+    "/*M!, @before = @@max_statement_time, SESSION max_statement_time = 0 */"
     "/*!50708 , @before = @@max_execution_time, SESSION max_execution_time = 0 */"
 )
 TIMEOUT_AGAIN = sa.text(
-    "SET @before = @before /*M!, SESSION max_statement_time = @before */"
+    "SET @before = @before, SESSION lock_wait_timeout = @waited /*M!, SESSION max_statement_time = @before */"
     "/*!50708 , SESSION max_execution_time = @before */"
 )
 RECENT = sa.text("SELECT seq FROM event WHERE seq <= :seq ORDER BY seq DESC LIMIT 10000")
@@ -38,9 +35,11 @@ MIGRATION_WAIT = 120  # seconds
 
 class MySQL:
     def engines(self, address: Address, pool: Pool) -> Engines:
-        arguments = dict(address.connect_args)
+        arguments = {"connect_timeout": CONNECT_TIMEOUT, **address.connect_args, "async_creator_fn": _connect}
+        wait = max(1, round(pool.lock_timeout))
         arguments["init_command"] = (
-            f"SET SESSION innodb_lock_wait_timeout = {max(1, round(pool.lock_timeout))}, sql_mode = 'TRADITIONAL'"
+            # The former is for rows, the latter for tables, which DDL locks.
+            f"SET SESSION innodb_lock_wait_timeout = {wait}, lock_wait_timeout = {wait}, sql_mode = 'TRADITIONAL'"
             # Each of the two reads only its own kind of comment; MySQL's is for reading alone.
             f"/*M!, max_statement_time = {pool.statement_timeout} */"
             f"/*!50708 , max_execution_time = {round(pool.statement_timeout * 1000)} */"
@@ -61,14 +60,14 @@ class MySQL:
             queue=engine.execution_options(isolation_level="READ COMMITTED"),
         )
 
-    def classify_error(self, error: BaseException) -> ErrorClass:
+    def classify_error(self, error: BaseException) -> Meaning:
         origin = getattr(error, "orig", None) or error
         code = origin.args[0] if origin.args else None
-        if code in RETRY:
-            return ErrorClass.RETRY
-        if code == DUPLICATE:
-            return ErrorClass.DUPLICATE
-        return ErrorClass.AWAY if code in AWAY else ErrorClass.UNEXPECTED
+        if isinstance(code, int):
+            return MYSQL.meaning(code)
+        # The driver's own: what came is not MySQL's protocol, or no longer in step.
+        kind = ErrorClass.AWAY if isinstance(origin, asyncmy.errors.InternalError) else ErrorClass.OURS
+        return Meaning(kind, type(origin).__name__)
 
     async def write(self, connection: AsyncConnection, plan: Plan) -> Numbers:
         return await write(connection, plan, insert_numbered=self.insert_numbered, classify_error=self.classify_error)
@@ -119,3 +118,9 @@ class MySQL:
             yield
         finally:
             await connection.execute(sa.select(sa.func.release_lock(MIGRATION_LOCK)))
+
+
+async def _connect(*, connect_timeout: float, **arguments: Any) -> asyncmy.Connection:
+    # The driver's own time-out is over once the server has picked up; whether it then says anything is not its concern.
+    async with asyncio.timeout(connect_timeout):
+        return await asyncmy.connect(**arguments)

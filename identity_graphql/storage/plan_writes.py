@@ -14,12 +14,12 @@ from identity_graphql.domain.events import Outcome
 from identity_graphql.domain.reconcile import Numbers, Plan, Swap
 from identity_graphql.errors import Conflict
 from identity_graphql.storage import statements, tables
-from identity_graphql.storage.dialect import ErrorClass
+from identity_graphql.storage.error_table import ErrorClass, Meaning
 from identity_graphql.storage.event_rows import row_of
 
 MOST_PARAMETERS = 8_192
 """In one list: SQLite takes 32,766 parameters in a statement, unless it was built otherwise."""
-ClassifyError = Callable[[BaseException], ErrorClass]
+ClassifyError = Callable[[BaseException], Meaning]
 InsertNumbered = Callable[[AsyncConnection, sa.Table, Sequence[Mapping[str, Any]]], Awaitable[list[int]]]
 
 
@@ -77,7 +77,7 @@ def claiming(classify_error: ClassifyError) -> Iterator[None]:
     try:
         yield
     except sa.exc.IntegrityError as error:
-        if classify_error(error) is ErrorClass.DUPLICATE:
+        if classify_error(error).kind is ErrorClass.DUPLICATE:
             raise Conflict("somebody else was faster with a new identifier") from None
         raise
 

@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg  # type: ignore[import-untyped]
 import orjson
 import sqlalchemy as sa
+from asyncpg import exceptions
 from msgspec.structs import asdict
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
@@ -18,15 +19,19 @@ from identity_graphql.domain.reconcile import Numbers, Plan
 from identity_graphql.errors import Conflict
 from identity_graphql.storage import tables
 from identity_graphql.storage.address import Address
-from identity_graphql.storage.dialect import Engines, ErrorClass, Pool
+from identity_graphql.storage.dialect import CONNECT_TIMEOUT, Engines, Pool
+from identity_graphql.storage.error_table import POSTGRESQL, ErrorClass, Meaning
 from identity_graphql.storage.event_rows import row_of
 from identity_graphql.storage.plan_writes import claiming, claims
 
-# serialization_failure, deadlock_detected, lock_not_available
-RETRY = frozenset({"40001", "40P01", "55P03"})
-# Beside class 08 (connection exception): admin_shutdown, crash_shutdown, cannot_connect_now, database_dropped,
-# query_canceled (a statement timeout), too_many_connections, read_only_sql_transaction (a replica after failover)
-AWAY = frozenset({"57P01", "57P02", "57P03", "57P04", "57014", "53300", "25006"})
+# What the driver finds by itself, without a code: a statement that was prepared before somebody changed a table, and a
+# server that is not the one asked for (target_session_attrs).
+UNCODED = {
+    exceptions.InvalidCachedStatementError: ErrorClass.RETRY,
+    exceptions.OutdatedSchemaCacheError: ErrorClass.RETRY,
+    exceptions.TargetServerAttributeNotMatched: ErrorClass.UNWRITABLE,
+    exceptions.ProtocolError: ErrorClass.AWAY,
+}
 # How our connections plan, whatever PostgreSQL knows of the tables, which may be nothing, or what was true of ten rows
 # (decision 0017). Each statement once, as planning costs more than a look-up, and so that it is right for tables of
 # any size: by an index. It would read a small table as a whole, and go on to when it is large.
@@ -64,19 +69,19 @@ class PostgreSQL:
             write_alone=pool.isolation_level == "READ COMMITTED" and not address.pooled,
         )
 
-    def classify_error(self, error: BaseException) -> ErrorClass:
+    def classify_error(self, error: BaseException) -> Meaning:
         origin = getattr(error, "orig", None) or error
-        state: str = getattr(origin, "sqlstate", None) or ""
-        if state in RETRY:
-            return ErrorClass.RETRY
-        if state == "23505":  # unique_violation
-            table = getattr(origin.__cause__, "table_name", None)
-            return (
-                ErrorClass.DUPLICATE if table in (tables.identifier.name, tables.pair.name) else ErrorClass.UNEXPECTED
-            )
-        if state in AWAY or state.startswith("08"):
-            return ErrorClass.AWAY
-        return ErrorClass.UNEXPECTED
+        origin = origin.__cause__ or origin  # the driver's own, which SQLAlchemy wraps
+        if (kind := UNCODED.get(type(origin))) is not None:
+            return Meaning(kind, type(origin).__name__)
+        state: str | None = getattr(origin, "sqlstate", None)
+        if state is None:
+            return Meaning(ErrorClass.OURS, type(origin).__name__)
+        found = POSTGRESQL.meaning(state, state[:2])
+        table = getattr(origin, "table_name", None)
+        if found.kind is ErrorClass.DUPLICATE and table not in (tables.identifier.name, tables.pair.name):
+            return Meaning(ErrorClass.OURS, found.name)
+        return found
 
     async def write(self, connection: AsyncConnection, plan: Plan) -> Numbers:
         """All of it in one statement: the round trips between seven cost more than their work (decision 0011).
@@ -133,7 +138,7 @@ class PostgreSQL:
 
 def _arguments(address: Address, pool: Pool) -> dict[str, Any]:
     """The arguments of a connection, with the settings that are for our connections alone."""
-    arguments = dict(address.connect_args)
+    arguments = {"timeout": CONNECT_TIMEOUT, **address.connect_args}
     timeouts = {"statement_timeout": pool.statement_timeout, "lock_timeout": pool.lock_timeout}
     settings = {
         **arguments["server_settings"],

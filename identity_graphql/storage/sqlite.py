@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from identity_graphql.domain.reconcile import Numbers, Plan
 from identity_graphql.storage.address import Address
-from identity_graphql.storage.dialect import Engines, ErrorClass, Pool
+from identity_graphql.storage.dialect import Engines, Pool
+from identity_graphql.storage.error_table import SQLITE, ErrorClass, Meaning
 from identity_graphql.storage.plan_writes import write
 
 BUSY_TIMEOUT = 5000  # milliseconds
@@ -28,9 +30,8 @@ CHECKPOINTS = 4
 """Times to try. Each waits for readers, and writers for it: so a little only."""
 CHECKPOINT_TIMEOUT = 250  # milliseconds
 LAST_NUMBER = sa.text("SELECT seq FROM sqlite_sequence WHERE name = :table")
-RETRY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-DUPLICATE = frozenset({sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE})
-AWAY = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY})
+MISSING = re.compile("no such (table|column)|table .* has no column")
+"""What SQLite has no code for."""
 
 
 class SQLite:
@@ -66,15 +67,15 @@ class SQLite:
 
         return engine
 
-    def classify_error(self, error: BaseException) -> ErrorClass:
+    def classify_error(self, error: BaseException) -> Meaning:
         origin = getattr(error, "orig", None) or error
-        code: int = getattr(origin, "sqlite_errorcode", 0)
-        if code in DUPLICATE:
-            return ErrorClass.DUPLICATE
-        primary = code & 0xFF  # BUSY_SNAPSHOT and the like are kinds of BUSY
-        if primary in RETRY:
-            return ErrorClass.RETRY
-        return ErrorClass.AWAY if primary in AWAY else ErrorClass.UNEXPECTED
+        code: int | None = getattr(origin, "sqlite_errorcode", None)
+        if code is None:
+            return Meaning(ErrorClass.OURS, type(origin).__name__)
+        if code == sqlite3.SQLITE_ERROR and MISSING.match(str(origin)):
+            return Meaning(ErrorClass.NOT_MIGRATED, "SQLITE_ERROR no such table or column")
+        family = code & 0xFF  # BUSY_SNAPSHOT and the like are kinds of BUSY
+        return SQLITE.meaning(code, family, called=getattr(origin, "sqlite_errorname", None))
 
     async def write(self, connection: AsyncConnection, plan: Plan) -> Numbers:
         return await write(connection, plan, insert_numbered=self.insert_numbered, classify_error=self.classify_error)

@@ -235,6 +235,9 @@ SWAP = (
     .values(version=sa.bindparam("new_version"), changed_at=sa.bindparam("new_changed_at"))
 )
 
+# Asks the database whether it may be written to, and for no row.
+WRITE_NOTHING = contact.update().where(contact.c.id == 0).values(version=contact.c.version)
+
 BELIEVE = withheld_pair.delete().where(
     withheld_pair.c.email == sa.bindparam("of_email"),
     withheld_pair.c.phone_number == sa.bindparam("of_phone_number"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
@@ -15,13 +16,25 @@ from identity_graphql.domain.events import Event
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 from identity_graphql.domain.reconcile import Found
 from identity_graphql.domain.state import Ban, Bond, Pair, Withheld, bond
-from identity_graphql.errors import Busy, Conflict, DatabaseAway
+from identity_graphql.errors import (
+    Busy,
+    ConfigurationError,
+    Conflict,
+    DatabaseAway,
+    DatabaseNotMigrated,
+    DatabaseRefuses,
+    DatabaseUnavailable,
+    DatabaseUnwritable,
+)
 from identity_graphql.storage import event_log, migrations, statements
 from identity_graphql.storage.address import Address, Backend
 from identity_graphql.storage.attempt import Attempt, find
-from identity_graphql.storage.dialect import Dialect, Engines, ErrorClass, Pool
+from identity_graphql.storage.dialect import Dialect, Engines, Pool
+from identity_graphql.storage.error_table import DROPPED, ErrorClass, Meaning
 from identity_graphql.storage.log_session import LogSession, Place
+from identity_graphql.storage.migrations import Migrated
 from identity_graphql.storage.mysql import MySQL
+from identity_graphql.storage.outage import Outage
 from identity_graphql.storage.postgresql import PostgreSQL
 from identity_graphql.storage.sqlite import SQLite
 from identity_graphql.storage.table_scan import TableScan
@@ -31,6 +44,12 @@ DIALECTS: Mapping[Backend, type[Dialect]] = {
     Backend.SQLITE: SQLite,
     Backend.MYSQL: MySQL,
 }
+UNAVAILABLE: Mapping[ErrorClass, type[DatabaseUnavailable]] = {
+    ErrorClass.AWAY: DatabaseAway,
+    ErrorClass.UNWRITABLE: DatabaseUnwritable,
+    ErrorClass.REFUSED: DatabaseRefuses,
+    ErrorClass.NOT_MIGRATED: DatabaseNotMigrated,
+}
 
 
 class Storage:
@@ -38,8 +57,11 @@ class Storage:
 
     def __init__(self, dialect: Dialect, engines: Engines, *, schema: str | None = None) -> None:
         self.dialect = dialect
+        self.outage = Outage()
         self._engines = engines
         self._schema = schema
+        for spoken in engines.spoken:
+            sa.event.listen(spoken, "handle_error", self._drop_what_is_lost)
 
     @classmethod
     def open(cls, address: Address, pool: Pool | None = None) -> Self:
@@ -60,12 +82,16 @@ class Storage:
         if queue:
             async with self.transaction() as connection:
                 await connection.execute(statements.LOCK, {"ids": statements.padded(sorted(queue), 0)})
-                yield Attempt.on(self.dialect, connection, queue)
+                attempt = Attempt.on(self.dialect, connection, queue)
+                yield attempt
         elif self._engines.write_alone:
             async with self.reading() as connection:
-                yield Attempt.on(self.dialect, connection)
+                attempt = Attempt.on(self.dialect, connection)
+                yield attempt
         else:
-            yield Attempt(self.dialect, reading=self.reading, writing=self.transaction)
+            attempt = Attempt(self.dialect, reading=self.reading, writing=self.transaction)
+            yield attempt
+        self.outage.answered(wrote=attempt.wrote)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -98,6 +124,7 @@ class Storage:
                 )
                 await session.include(contact_ids)
                 yield session
+        self.outage.answered(wrote=place is not None)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
@@ -120,19 +147,33 @@ class Storage:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Attempt the errors of the driver into ours; what is left over is a fault of the program."""
+        """Turn the errors of the driver into ours; what is left over is a fault of the program."""
         try:
             yield
-        except sa.exc.TimeoutError:  # no connection became free
-            raise Busy from None
+        except sa.exc.TimeoutError:
+            raise Busy("no connection became free") from None
         except (sa.exc.DBAPIError, OSError) as error:
-            found = self.dialect.classify_error(error)
-            if found is ErrorClass.RETRY:
-                raise Conflict("the database asked for a retry") from error
-            lost = isinstance(error, OSError) or error.connection_invalidated
-            if lost or found is ErrorClass.AWAY:
-                raise DatabaseAway from error
+            found = self._meaning(error)
+            if unavailable := UNAVAILABLE.get(found.kind):
+                raise unavailable(found.name) from error
+            self.outage.answered()
+            if found.kind is ErrorClass.RETRY:
+                raise Conflict(found.name) from error
             raise
+        self.outage.answered()
+
+    def _meaning(self, error: sa.exc.DBAPIError | OSError) -> Meaning:
+        if isinstance(error, OSError):
+            return Meaning(ErrorClass.AWAY, errno.errorcode.get(error.errno or 0, type(error).__name__))
+        found = self.dialect.classify_error(error)
+        if found.kind is ErrorClass.OURS and error.connection_invalidated:
+            return Meaning(ErrorClass.AWAY, found.name)
+        return found
+
+    def _drop_what_is_lost(self, context: sa.engine.ExceptionContext) -> None:
+        """Have the pool drop the connection that an error makes useless, and those that are as old."""
+        if self.dialect.classify_error(context.original_exception).kind in DROPPED:
+            context.is_disconnect = True
 
     async def find(self, identifiers: Collection[Identifier], pairs: Collection[Pair] = ()) -> Found:
         """Every cluster that has one of the identifiers, those of the pairs that were seen, and the time."""
@@ -247,27 +288,40 @@ class Storage:
     @asynccontextmanager
     async def migrating(self) -> AsyncIterator[AsyncConnection]:
         """A connection that nobody else migrates beside: the one place where a database lock is taken."""
-        async with (
-            self.transaction() as connection,
-            self.dialect.without_timeouts(connection),
-            self.dialect.migration_lock(connection),
-        ):
-            await self.dialect.allow_full_scans(connection)
-            # Looked for first: who may use a schema need not be allowed to make one, not even IF NOT EXISTS.
-            schema = self._schema
-            if schema and not await connection.run_sync(lambda sync: sa.inspect(sync).has_schema(schema)):
-                await connection.execute(sa.schema.CreateSchema(schema))
-            yield connection
+        with self._translated():
+            async with (
+                self._engines.queue.begin() as connection,
+                self.dialect.without_timeouts(connection),
+                self.dialect.migration_lock(connection),
+            ):
+                await self.dialect.allow_full_scans(connection)
+                # Looked for first: who may use a schema need not be allowed to make one, not even IF NOT EXISTS.
+                schema = self._schema
+                if schema and not await connection.run_sync(lambda sync: sa.inspect(sync).has_schema(schema)):
+                    await connection.execute(sa.schema.CreateSchema(schema))
+                yield connection
 
-    async def migrate(self, *, reset: bool = False) -> None:
+    async def migrate(self, *, reset: bool = False) -> Migrated:
         """Bring the database to this program's revision; with ``reset``, empty it first. Several may try at once."""
         async with self.migrating() as connection:
-            await connection.run_sync(lambda sync: migrations.upgrade(sync, reset=reset))
+            return await connection.run_sync(lambda sync: migrations.upgrade(sync, reset=reset))
 
     async def is_migrated(self) -> bool:
-        """Whether the database has this program's revision, or a newer one. Raises DatabaseAway."""
+        """Whether the database has this program's revision, or a newer one. Raises DatabaseUnavailable."""
         async with self.reading() as connection:
             return not migrations.is_older(await migrations.revision(connection))
+
+    async def check_ready(self) -> None:
+        """Raises DatabaseUnavailable unless the database can be read and written to as this program does."""
+        async with self.transaction() as connection:
+            try:
+                older = migrations.is_older(await migrations.revision(connection))
+            except ConfigurationError:  # another program's revision
+                older = True
+            if older:
+                raise DatabaseNotMigrated("not this program's revision")
+            await connection.execute(statements.WRITE_NOTHING)
+        self.outage.answered(wrote=True)
 
     async def check_revision(self) -> None:
         """Raises ConfigurationError unless the database has exactly this program's revision."""

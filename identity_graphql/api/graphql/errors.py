@@ -8,7 +8,7 @@ from graphql import GraphQLError, GraphQLSyntaxError
 
 from identity_graphql.api.names import wire_names
 from identity_graphql.errors import Gone, IdentityError, InvalidInput, Unexpected
-from identity_graphql.observability import describe, log, request_id
+from identity_graphql.observability import describe, log, note, request_id
 
 LONGEST_MESSAGE = 300  # characters
 
@@ -26,6 +26,8 @@ def coded(errors: Sequence[GraphQLError]) -> list[GraphQLError]:
                 logged.add(id(origin))
                 log.error("graphql.failed", path=error.path, request_id=identity, **describe(origin))
             origin = Unexpected(identity)
+        if isinstance(origin, IdentityError):
+            note(origin)
         shown.append(_coded(error, origin))
     return shown
 

@@ -45,7 +45,8 @@ from identity_graphql.api.graphql.stewardship import (
     command,
     identifiers_of,
 )
-from identity_graphql.errors import InvalidInput, Problem
+from identity_graphql.errors import IdentityError, InvalidInput, Problem
+from identity_graphql.observability import note
 
 End = Annotated[SubjectInput, strawberry.argument(description="A contact or an identifier.")]
 Items = Annotated[
@@ -197,6 +198,9 @@ class Mutation:
         results = await info.context.service.identify_many(
             [(given(item.email), given(item.phone_number)) for item in items]
         )
+        for result in results:
+            if isinstance(result, IdentityError):
+                note(result)
         return [IdentifyItem.from_domain(result) for result in results]
 
     @strawberry.mutation(description="Make one cluster of the clusters of two contacts, whatever the evidence says.")
