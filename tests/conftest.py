@@ -11,11 +11,14 @@ import pytest
 from identity_graphql import observability
 from identity_graphql.api.graphql.schema import build_schema
 from identity_graphql.domain.identifiers import Normalisation
+from identity_graphql.domain.replay import replay
 from identity_graphql.services.identify import IdentityService
 from identity_graphql.settings import Settings
 from identity_graphql.storage import Storage
 from identity_graphql.storage import sqlite as embedded
-from tests.support.databases import NAMES, Database, Databases, opened
+from tests.support.databases import NAMES, Database, Databases, check, opened, tables_of
+from tests.support.replayed import check_judged_again, check_replay, events_of
+from tests.support.stewards import Steward
 
 # The tests say what they need; what is set around them does not matter.
 for name in Settings.model_fields:
@@ -76,3 +79,17 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     make = f"req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -keyout {key} -out {root}"
     subprocess.run([openssl, *make.split()], check=True, capture_output=True)
     return {"root": root, "key": key}
+
+
+@pytest.fixture
+async def steward(sqlite: Database) -> AsyncIterator[Steward]:
+    """On the embedded database. Afterwards all must hold, and the log judged again must give the present."""
+    storage = sqlite.open()
+    steward = Steward(storage)
+    yield steward
+    await steward.close()
+    dump = await sqlite.dump(storage)
+    await storage.close()
+    rows, events = check(tables_of(dump)), events_of(dump)
+    check_replay(replay(events), rows)
+    check_judged_again(events, replay(events))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -13,30 +13,13 @@ from msgspec.structs import replace
 from identity_graphql.domain.bans import carry_over, customer_of, separations
 from identity_graphql.domain.contacts import Contact
 from identity_graphql.domain.decide import Command, VerbResult
-from identity_graphql.domain.replay import replay
 from identity_graphql.domain.state import State, bond
 from identity_graphql.errors import InvalidInput, Outdated, Refused
-from tests.support.databases import Database, check, tables_of
-from tests.support.replayed import check_judged_again, check_replay, events_of
 from tests.support.stewards import Steward, email, phone_number
 
 A, B, C, D, E = (f"{name}@example.com" for name in "abcde")
 
 Bans = dict[tuple[int, int], int]
-
-
-@pytest.fixture
-async def steward(sqlite: Database) -> AsyncIterator[Steward]:
-    """On the embedded database. Afterwards all must hold, and the log judged again must give the present."""
-    storage = sqlite.open()
-    steward = Steward(storage)
-    yield steward
-    await steward.close()
-    dump = await sqlite.dump(storage)
-    await storage.close()
-    rows, events = check(tables_of(dump)), events_of(dump)
-    check_replay(replay(events), rows)
-    check_judged_again(events, replay(events))
 
 
 async def bans(steward: Steward) -> Bans:
@@ -494,3 +477,28 @@ async def test_a_contact_that_is_yet_to_be_made_has_no_number_that_people_could_
         await steward.undo(2, then_ban=True)
 
     assert refused.value.message.startswith("By other evidence, two new contacts would")
+
+
+async def test_a_new_identifier_goes_with_the_known_one_whatever_is_banned(steward: Steward) -> None:
+    await steward.requests((A, "111"), (A, "222"))
+    await steward.split(2)
+
+    decision = await steward.identify(B, "222")
+
+    assert (decision.outcome, decision.withheld) == ("LINKED", False)
+    assert await steward.clusters() == [[1], [2, 3]]
+
+
+async def test_a_ban_follows_its_contacts_through_merges_and_splits(steward: Steward) -> None:
+    await steward.requests((A, None), (B, None), (C, None))
+    await steward.ban(1, 2)
+    await steward.merge(2, 3)
+
+    with pytest.raises(Refused, match="Contacts 1 and 2 are banned from each other"):
+        await steward.merge(1, 3)
+
+    await steward.split(3, ban=False)
+    with pytest.raises(Refused, match="Contacts 1 and 3 are banned from each other"):
+        await steward.merge(1, 3)
+    await steward.merge(3, 2)
+    assert await steward.clusters() == [[1], [2, 3]]

@@ -28,9 +28,10 @@ from tests.models.fold import Rows, fold
 from tests.models.memory import undone
 from tests.models.separations import Customers, Separations, Two
 from tests.support.databases import NAMES, Database, Databases, Dump, Tables, check, empty, tables_of
+from tests.support.examples import examples
 from tests.support.replayed import answers, check_judged_again, check_replay, events_of
 
-EXAMPLES = {"sqlite": 10, "postgresql": 7, "mariadb": 4}
+EXAMPLES = {"sqlite": examples(10, 100), "postgresql": examples(5, 25), "mariadb": examples(4, 15)}
 """that fit into about 15 seconds each"""
 EMAILS = tuple(f"{name}@example.com" for name in ("ada", "bob", "cyd", "dee"))
 PHONE_NUMBERS = tuple(f"+4930901820{n}" for n in range(4))
@@ -386,6 +387,7 @@ def world_on(databases: Databases, name: str) -> Iterator[World]:
             runner.run(world.close())
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", NAMES)
 def test_whatever_requests_and_stewards_do_the_tables_are_what_the_log_says(name: str, databases: Databases) -> None:
     examples = int(os.environ.get("STEWARD_EXAMPLES", EXAMPLES[name]))

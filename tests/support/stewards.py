@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any
 
 from identity_graphql.domain.decide import Command, VerbResult
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
 from identity_graphql.domain.reconcile import Decision
+from identity_graphql.domain.replay import replay
 from identity_graphql.domain.state import Node
 from identity_graphql.services.identify import IdentityService
 from identity_graphql.services.stewardship import StewardService
 from identity_graphql.storage import Storage
+from tests.support.replayed import structure
 
 Ask = Callable[[Command], Awaitable[VerbResult]]
 
@@ -40,6 +43,11 @@ class Steward:
         """Identified one after the other: the events 1, 2, 3 on an empty database, if each teaches something."""
         for email, phone_number in said:
             await self.identify(email, phone_number)
+
+    async def state(self) -> dict[str, Any]:
+        """All that there is of the first contacts, but versions and times of writing."""
+        async with self.storage.log_session(range(1, 20), by_value=True) as session:
+            return structure(replay(session.events))
 
     async def merge(self, one: int, other: int) -> VerbResult:
         return await self.do(lambda command: self.steward.merge_clusters(one, other, command))
