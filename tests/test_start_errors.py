@@ -12,8 +12,9 @@ from contextlib import asynccontextmanager, contextmanager
 import pytest
 
 from identity_graphql.app import prepare
-from identity_graphql.errors import ConfigurationError
-from identity_graphql.storage import mysql, postgresql
+from identity_graphql.errors import ConfigurationError, DatabaseAway
+from identity_graphql.storage import Storage, mysql, postgresql
+from identity_graphql.storage.address import Address
 from tests.support.databases import Databases
 from tests.support.servers import Server
 from tests.support.serving import settings_for
@@ -179,6 +180,12 @@ async def test_a_certificate_that_does_not_verify_is_told_by_what_is_wrong_with_
         assert_says(said, r"certificate does not verify \(self.signed certificate.*sslrootcert=/path/to/ca.pem")
         said = await told(f"postgresql://ann:hush@{at}/x?sslmode=verify-full&sslrootcert={certificate['root']}")
         assert_says(said, r"certificate does not verify \(.*127.0.0.1.*the host as the certificate has it")
+
+        storage = Storage.open(Address.parse(f"postgresql://ann:hush@{at}/x?sslmode=verify-full"))
+        with pytest.raises(DatabaseAway) as away:
+            await storage.is_migrated()
+        await storage.close()
+        assert away.value.cause == "SSLCertVerificationError", "not the system's error of the same number"
 
 
 async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
