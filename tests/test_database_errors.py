@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from identity_graphql.storage import Storage, dialect
 from identity_graphql.storage import sqlite as embedded
 from tests.support.databases import Database, Databases, migrate
 from tests.support.logs import logged, outages, refusals
+from tests.support.servers import guarded, reload
 from tests.support.serving import serving
 
 READS = {
@@ -129,13 +130,17 @@ async def execute(database: Database, *statements: str) -> None:
 async def read_only_postgresql(database: Database) -> AsyncIterator[None]:
     """As it is for all sessions, those that are open too, where a server was made a replica."""
     client = await asyncpg.connect(database.url, server_settings={"default_transaction_read_only": "off"})
-    await client.execute("ALTER SYSTEM SET default_transaction_read_only = on")
-    await client.execute("SELECT pg_reload_conf()")
+
+    async def become(statement: str) -> None:
+        assert database.server is not None
+        await client.execute(statement)
+        await asyncio.to_thread(reload, database.server)
+
+    await become("ALTER SYSTEM SET default_transaction_read_only = on")
     try:
         yield
     finally:
-        await client.execute("ALTER SYSTEM RESET default_transaction_read_only")
-        await client.execute("SELECT pg_reload_conf()")
+        await become("ALTER SYSTEM RESET default_transaction_read_only")
         await client.close()
 
 
@@ -307,19 +312,6 @@ async def test_a_full_disk_under_sqlite_is_503_and_reads_go_on(
 # --- a database that lets nobody in any more ---
 
 
-@contextmanager
-def shut_out_of_postgresql(database: Database, *, shut: str, opened: str) -> Iterator[None]:
-    assert database.server is not None
-    database.server.query(shut)
-    database.server.query(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'identity_graphql'"
-    )
-    try:
-        yield
-    finally:
-        database.server.query(opened)
-
-
 @pytest.mark.parametrize(
     ("shut", "opened", "code"),
     [
@@ -380,17 +372,10 @@ async def vacated(database: Database) -> None:
 async def visited(databases: Databases) -> AsyncIterator[Database]:
     """A database of PostgreSQL with an owner who needs a password."""
     server = databases.server("postgresql")
-    rules = server.folder / "home" / "data" / "pg_hba.conf"
-    before = rules.read_text()
-    rules.write_text(f"host all visitor 127.0.0.1/32 scram-sha-256\n{before}")
-    server.query("CREATE ROLE visitor LOGIN PASSWORD 'hush'")
-    server.query("CREATE DATABASE visited OWNER visitor")
-    server.query("SELECT pg_reload_conf()")
-    yield Database("postgresql", f"postgresql://visitor:hush@127.0.0.1:{server.port}/visited", server)
-    server.query("DROP DATABASE visited WITH (FORCE)")
-    server.query("DROP ROLE visitor")
-    rules.write_text(before)
-    server.query("SELECT pg_reload_conf()")
+    with guarded(server, "visitor") as at:
+        server.query("CREATE DATABASE visited OWNER visitor")
+        yield Database("postgresql", f"postgresql://visitor:hush@{at}/visited", server)
+        server.query("DROP DATABASE visited WITH (FORCE)")
 
 
 async def test_a_user_of_mariadb_who_is_not_let_in_any_more_is_503(databases: Databases) -> None:

@@ -12,10 +12,11 @@ from contextlib import asynccontextmanager, contextmanager
 import pytest
 
 from identity_graphql.app import prepare
-from identity_graphql.errors import ConfigurationError
-from identity_graphql.storage import mysql, postgresql
+from identity_graphql.errors import ConfigurationError, DatabaseAway
+from identity_graphql.storage import Storage, mysql, postgresql
+from identity_graphql.storage.address import Address
 from tests.support.databases import Databases
-from tests.support.servers import Server
+from tests.support.servers import Server, guarded
 from tests.support.serving import settings_for
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -36,29 +37,15 @@ def server(databases: Databases) -> Server:
     return databases.server("postgresql")
 
 
-@pytest.fixture
-def guarded(server: Server) -> Iterator[str]:
-    """A user of PostgreSQL who needs a password, and may create nothing: the URL without it."""
-    rules = server.folder / "home" / "data" / "pg_hba.conf"
-    before = rules.read_text()
-    rules.write_text(f"host all guarded 127.0.0.1/32 scram-sha-256\n{before}")
-    server.query("CREATE ROLE guarded LOGIN PASSWORD 'hush'")
-    server.query("SELECT pg_reload_conf()")
-    yield f"postgresql://guarded:{{}}@127.0.0.1:{server.port}/postgres"
-    server.query("DROP ROLE guarded")
-    rules.write_text(before)
-    server.query("SELECT pg_reload_conf()")
+async def test_a_wrong_password_and_a_missing_permission_on_postgresql(server: Server) -> None:
+    with guarded(server, "poor") as at:
+        wrong = await told(f"postgresql://poor:hush-hush@{at}/postgres")
+        may_not = await told(f"postgresql://poor:hush@{at}/postgres")
+        nor = await told(f"postgresql://poor:hush@{at}/postgres?schema=identity")
 
-
-async def test_a_wrong_password_and_a_missing_permission_on_postgresql(guarded: str) -> None:
-    wrong = await told(guarded.format("hush-hush"))
-    assert "password authentication failed" in wrong
-    assert "password in DATABASE_URL is wrong" in wrong
-    may_not = await told(guarded.format("hush"))
-    assert "permission denied" in may_not
-    assert "GRANT CREATE ON SCHEMA" in may_not
-    assert "AUTO_MIGRATE=false" in may_not
-    assert "GRANT CREATE ON SCHEMA" in await told(guarded.format("hush") + "?schema=identity")
+    assert_says(wrong, "password authentication failed.*password in DATABASE_URL is wrong")
+    assert_says(may_not, "permission denied.*GRANT CREATE ON SCHEMA.*AUTO_MIGRATE=false")
+    assert_says(nor, "permission denied.*GRANT CREATE ON SCHEMA.*AUTO_MIGRATE=false")
 
 
 @pytest.mark.parametrize(
@@ -179,6 +166,12 @@ async def test_a_certificate_that_does_not_verify_is_told_by_what_is_wrong_with_
         assert_says(said, r"certificate does not verify \(self.signed certificate.*sslrootcert=/path/to/ca.pem")
         said = await told(f"postgresql://ann:hush@{at}/x?sslmode=verify-full&sslrootcert={certificate['root']}")
         assert_says(said, r"certificate does not verify \(.*127.0.0.1.*the host as the certificate has it")
+
+        storage = Storage.open(Address.parse(f"postgresql://ann:hush@{at}/x?sslmode=verify-full"))
+        with pytest.raises(DatabaseAway) as away:
+            await storage.is_migrated()
+        await storage.close()
+        assert away.value.cause == "SSLCertVerificationError", "not the system's error of the same number"
 
 
 async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

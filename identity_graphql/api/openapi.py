@@ -65,7 +65,9 @@ def document(contract: rest.Contract) -> dict[str, Any]:
             "/identify": {"post": _identify(contract)},
             "/health": {"get": _check("health", "Is the process up? Never asks the database.", contract.health)},
             "/live": {"get": _check("live", "Is the process alive?", rest.Live)},
-            "/ready": {"get": _check("ready", "Can it serve: is the database there and migrated?", rest.Ready, 503)},
+            "/ready": {
+                "get": _check("ready", "Can it serve: is the database there, migrated, writable?", rest.Ready, 503)
+            },
         },
         "components": {"schemas": {"IdentifyRequest": IDENTIFY_REQUEST, **schemas}},
     }

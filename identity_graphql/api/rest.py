@@ -144,6 +144,7 @@ def routes(service: IdentityService, contract: Contract) -> list[Route]:
 
     async def ready(request: Request) -> Response:
         if request.app.state.draining:
+            note(Busy("shutting down"))
             return error_response(503, "The server is shutting down.")
         await service.check_ready()
         return json_response(Ready("ready"))

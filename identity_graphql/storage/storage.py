@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import socket
+import ssl
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
@@ -164,7 +166,9 @@ class Storage:
 
     def _meaning(self, error: sa.exc.DBAPIError | OSError) -> Meaning:
         if isinstance(error, OSError):
-            return Meaning(ErrorClass.AWAY, errno.errorcode.get(error.errno or 0, type(error).__name__))
+            # The numbers of these two are not the system's.
+            number = 0 if isinstance(error, ssl.SSLError | socket.gaierror) else error.errno or 0
+            return Meaning(ErrorClass.AWAY, errno.errorcode.get(number, type(error).__name__))
         found = self.dialect.classify_error(error)
         if found.kind is ErrorClass.OURS and error.connection_invalidated:
             return Meaning(ErrorClass.AWAY, found.name)

