@@ -87,15 +87,12 @@ async def _compare(connection: AsyncConnection, seen: Mapping[int, int]) -> None
 
 
 async def _claim(connection: AsyncConnection, record: Record) -> None:
-    """Take claims from those who had them, and from nobody else: a new contact, which no lock keeps away, may have
-    claimed by now what was nobody's."""
-    erased = {claim[:2] for claim in record.changes.claims}.intersection(record.erased)
-    gone = [{"of_kind": kind, "of_value": value, "of_contact_id": claimant} for kind, value, claimant in record.former]
-    await _many(connection, statements.UNCLAIM, gone)
-    await _many(
-        connection, statements.UNCLAIM_ERASED, [{"of_kind": kind, "of_value": value} for kind, value in sorted(erased)]
-    )
-    await _insert(connection, tables.identifier, [claim for claim in record.changes.claims if claim[2] is not None])
+    """Only those claims are taken out that somebody had. What was nobody's, a new contact may have claimed by now,
+    which no lock keeps away: then it is there already."""
+    changed = record.changes.claims
+    had = {claim[:2] for claim in record.former} | {claim[:2] for claim in changed}.intersection(record.erased)
+    await _many(connection, statements.UNCLAIM, [{"of_kind": kind, "of_value": value} for kind, value in sorted(had)])
+    await _insert(connection, tables.identifier, [claim for claim in changed if claim[2] is not None])
 
 
 async def _with_ids(connection: AsyncConnection, dialect: Dialect, record: Record) -> Record:
