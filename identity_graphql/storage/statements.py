@@ -277,9 +277,9 @@ EVENTS_ABOUT = sa.select(event_contact.c.seq).where(among(event_contact.c.contac
 CLAIMANTS = sa.union(
     *(sa.select(table.c.contact_id).where(on_identifiers(table)) for table in (identifier, former_claim))
 )
-_OF_VALUE = (identifier.c.kind == sa.bindparam("of_kind")) & (identifier.c.value == sa.bindparam("of_value"))
-UNCLAIM_ERASED = identifier.delete().where(_OF_VALUE)
-UNCLAIM = identifier.delete().where(_OF_VALUE, identifier.c.contact_id == sa.bindparam("of_contact_id"))
+UNCLAIM = identifier.delete().where(
+    identifier.c.kind == sa.bindparam("of_kind"), identifier.c.value == sa.bindparam("of_value")
+)
 FORGET_CLAIMS = former_claim.delete().where(
     former_claim.c.kind == sa.bindparam("of_kind"), former_claim.c.value == sa.bindparam("of_value")
 )

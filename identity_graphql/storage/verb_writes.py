@@ -64,15 +64,11 @@ async def _compare(connection: AsyncConnection, seen: Mapping[int, int]) -> None
 
 
 async def _claim(connection: AsyncConnection, result: VerbResult, changes: Changes) -> None:
-    """Take claims from those who had them, and from nobody else: a new contact, which no lock keeps away, may have
-    claimed by now what was nobody's."""
+    """Only those claims are taken out that somebody had. What was nobody's, a new contact may have claimed by now,
+    which no lock keeps away: then it is there already."""
     erased = {(identifier.kind.value, identifier.value) for identifier in result.tokens}
-    erased &= {claim[:2] for claim in changes.claims}
-    gone = [{"of_kind": kind, "of_value": value, "of_contact_id": i} for kind, value, i in result.former_claims]
-    await _many(connection, statements.UNCLAIM, gone)
-    await _many(
-        connection, statements.UNCLAIM_ERASED, [{"of_kind": kind, "of_value": value} for kind, value in sorted(erased)]
-    )
+    had = {claim[:2] for claim in result.former_claims} | {claim[:2] for claim in changes.claims}.intersection(erased)
+    await _many(connection, statements.UNCLAIM, [{"of_kind": kind, "of_value": value} for kind, value in sorted(had)])
     await _insert(connection, tables.identifier, [claim for claim in changes.claims if claim[2] is not None])
 
 
