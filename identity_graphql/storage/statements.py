@@ -20,7 +20,6 @@ from identity_graphql.storage.tables import (
     event,
     event_contact,
     former_claim,
-    found_in,
     identifier,
     looked_up,
     pair,
@@ -64,45 +63,45 @@ def is_linked_as(precedence: LinkPrecedence, member: sa.FromClause) -> sa.Column
     return member.c.link_precedence == precedence.value
 
 
-def is_claimed(table: sa.Table, kind: IdentifierKind, member: sa.FromClause) -> sa.ColumnElement[bool]:
-    """Whether this table of claims has this member's claim on its identifier of this kind."""
-    claim = table.alias(f"claim_{kind.value}")
-    found = sa.select(claim.c.contact_id).where(
-        claim.c.kind == kind.value, claim.c.value == member.c[kind.value], claim.c.contact_id == member.c.id
-    )
-    return found.scalar_subquery().is_not(None)
+def claimed(member: sa.FromClause, kind: IdentifierKind) -> tuple[sa.FromClause, sa.ColumnElement[bool]]:
+    """The claims, to be looked up by what this member carries of this kind."""
+    claim = identifier.alias(f"claim_{kind.value}")
+    return claim, (claim.c.kind == kind.value) & (claim.c.value == member.c[kind.value])
 
 
-def _members(link: str, index: str, touched: sa.CTE) -> sa.Select[Any]:
+def _members(touched: sa.CTE, link: str, index: str) -> sa.Select[Any]:
     """The contacts that are linked to the touched clusters by this column.
 
     Deleted ones too: they are few, and left out when the rows are read.
     """
     member = contact.alias("member")
-    found = sa.select(
-        member.c.id,
-        member.c.email,
-        member.c.phone_number,
-        member.c.linked_id,
-        member.c.created_at,
-        member.c.updated_at,
-        member.c.deleted_at,
-        member.c.version,
-        member.c.changed_at,
-        is_claimed(identifier, IdentifierKind.EMAIL, member).label("claims_email"),
-        is_claimed(identifier, IdentifierKind.PHONE_NUMBER, member).label("claims_phone_number"),
+    email, on_email = claimed(member, IdentifierKind.EMAIL)
+    phone_number, on_phone_number = claimed(member, IdentifierKind.PHONE_NUMBER)
+    found = looked_up(touched, member, member.c[link] == touched.c.primary_id)
+    found = looked_up(found, email, on_email, isouter=True)
+    found = looked_up(found, phone_number, on_phone_number, isouter=True)
+    return by_index(
+        sa.select(
+            member.c.id,
+            member.c.email,
+            member.c.phone_number,
+            member.c.linked_id,
+            member.c.created_at,
+            member.c.updated_at,
+            member.c.deleted_at,
+            member.c.version,
+            member.c.changed_at,
+            email.c.contact_id.is_not_distinct_from(member.c.id).label("claims_email"),
+            phone_number.c.contact_id.is_not_distinct_from(member.c.id).label("claims_phone_number"),
+        ).select_from(found),
+        member,
+        index,
     )
-    return by_index(found.select_from(looked_up(touched, member, link)), member, index)
 
 
 def _clusters(touched: sa.CTE) -> tuple[sa.Select[Any], sa.Select[Any]]:
     """All contacts of the touched clusters: the primaries, and what is linked to them."""
-    return _members("id", "PRIMARY", touched), _members("linked_id", "ix_contact_linked_id", touched)
-
-
-def _primary_of(contact_id: sa.ColumnElement[int]) -> sa.ScalarSelect[int]:
-    owner = contact.alias("owner")
-    return sa.select(sa.func.coalesce(owner.c.linked_id, owner.c.id)).where(owner.c.id == contact_id).scalar_subquery()
+    return _members(touched, "id", "PRIMARY"), _members(touched, "linked_id", "ix_contact_linked_id")
 
 
 def _find() -> sa.CompoundSelect[Any]:
@@ -111,9 +110,11 @@ def _find() -> sa.CompoundSelect[Any]:
     Three kinds of rows: contacts; pairs that were seen before (no id, but an email; in the fourth column, of a pair
     that was kept back, whether it is banned itself); the clock (neither), with whether there is any ban at all.
     """
+    owner = contact.alias("owner")
     touched = (
-        sa.select(_primary_of(identifier.c.contact_id).label("primary_id"))
+        sa.select(sa.func.coalesce(owner.c.linked_id, owner.c.id).label("primary_id"))
         .distinct()
+        .select_from(looked_up(identifier, owner, owner.c.id == identifier.c.contact_id))
         .where(on_identifiers(identifier))
         .cte("touched")
     )
@@ -186,31 +187,29 @@ PAGE_OF_CONTACTS = (
 )
 
 
-def _live_primary_of(contact_id: sa.ColumnElement[int]) -> sa.ScalarSelect[Any]:
-    """The primary of a live contact."""
-    owner = contact.alias()
+def _bans(*, by_primaries: bool = False) -> sa.Select[Any]:
+    """The bans between clusters of these primaries, as pairs of contacts or of the primaries they now have."""
+    one, other = contact.alias("one"), contact.alias("other")
+    pair_of = (
+        (sa.func.coalesce(one.c.linked_id, one.c.id), sa.func.coalesce(other.c.linked_id, other.c.id))
+        if by_primaries
+        else (ban.c.contact_id, ban.c.other_id)
+    )
+    found = looked_up(looked_up(one, ban, ban.c.contact_id == one.c.id), other, other.c.id == ban.c.other_id)
     return (
-        sa.select(sa.func.coalesce(owner.c.linked_id, owner.c.id))
-        .where(owner.c.id == contact_id, owner.c.deleted_at.is_(None))
-        .scalar_subquery()
+        sa.select(pair_of[0].label("one"), pair_of[1].label("other"))
+        .select_from(found)
+        .where(
+            among(one.c.id, "primary_ids") | among(one.c.linked_id, "primary_ids"),
+            among(sa.func.coalesce(other.c.linked_id, other.c.id), "primary_ids"),
+            one.c.deleted_at.is_(None),
+            other.c.deleted_at.is_(None),
+        )
     )
 
 
-def _bans(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
-    """The bans between clusters of these primaries."""
-    one = contact.alias("one")
-    member = sa.select(one.c.id).where(
-        among(one.c.id, "primary_ids") | among(one.c.linked_id, "primary_ids"), one.c.deleted_at.is_(None)
-    )
-    return sa.select(*columns).where(
-        found_in(ban.c.contact_id, member), among(_live_primary_of(ban.c.other_id), "primary_ids")
-    )
-
-
-BANS = _bans(ban.c.contact_id, ban.c.other_id)
-KEPT_APART = _bans(
-    _live_primary_of(ban.c.contact_id).label("one"), _live_primary_of(ban.c.other_id).label("other")
-).distinct()
+BANS = _bans()
+KEPT_APART = _bans(by_primaries=True).distinct()
 
 PAGE_OF_IDS = (
     sa.select(contact.c.id)
@@ -320,8 +319,9 @@ BANNED_PAIRS = {
 }
 
 WITHHELD_BY = (
-    sa.select(sa.select(event.c.primary_id).where(event.c.seq == withheld_pair.c.seq).scalar_subquery())
+    sa.select(event.c.primary_id)
     .distinct()
+    .select_from(looked_up(withheld_pair, event, event.c.seq == withheld_pair.c.seq))
     .where(among(withheld_pair.c.email, "emails") | among(withheld_pair.c.phone_number, "phone_numbers"))
 )
 

@@ -20,7 +20,7 @@ from identity_graphql.storage import event_log
 from identity_graphql.storage.dialect import Dialect
 from identity_graphql.storage.event_rows import DEMOTED, MALFORMED, SCANNED, demotions_of, scanned_event_of
 from identity_graphql.storage.plan_writes import MOST_PARAMETERS
-from identity_graphql.storage.statements import by_kind, is_claimed, on_identifiers
+from identity_graphql.storage.statements import by_kind, claimed, on_identifiers
 from identity_graphql.storage.tables import (
     among,
     ban,
@@ -29,6 +29,7 @@ from identity_graphql.storage.tables import (
     event_contact,
     former_claim,
     identifier,
+    looked_up,
     pair,
     withheld_pair,
 )
@@ -206,23 +207,30 @@ def _carries(table: sa.FromClause, kind: IdentifierKind) -> sa.ColumnElement[boo
 
 
 def _contacts() -> sa.Select[Any]:
+    email, on_email = claimed(contact, IdentifierKind.EMAIL)
+    phone_number, on_phone_number = claimed(contact, IdentifierKind.PHONE_NUMBER)
+    found = looked_up(contact, email, on_email, isouter=True)
     left_out = ("link_precedence", "erased_at", "undone_at")
-    return sa.select(
-        *(column for column in contact.c if column.name not in left_out),
-        *(sa.false(), sa.false()),  # the claims are apart
-        contact.c.erased_at,
-        contact.c.undone_at,
-        is_claimed(identifier, IdentifierKind.EMAIL, contact),
-        is_claimed(identifier, IdentifierKind.PHONE_NUMBER, contact),
-    ).where(among(contact.c.id, "ids"))
+    return (
+        sa.select(
+            *(column for column in contact.c if column.name not in left_out),
+            *(sa.false(), sa.false()),  # the claims are apart
+            contact.c.erased_at,
+            contact.c.undone_at,
+            email.c.contact_id.is_not_distinct_from(contact.c.id),
+            phone_number.c.contact_id.is_not_distinct_from(contact.c.id),
+        )
+        .select_from(looked_up(found, phone_number, on_phone_number, isouter=True))
+        .where(among(contact.c.id, "ids"))
+    )
 
 
 def _former() -> sa.CompoundSelect[Any]:
     return sa.union_all(
         *(
-            sa.select(contact.c.id, sa.literal(kind.value), contact.c[kind.value]).where(
-                among(contact.c.id, "ids"), is_claimed(former_claim, kind, contact)
-            )
+            sa.select(contact.c.id, former_claim.c.kind, former_claim.c.value)
+            .select_from(looked_up(contact, former_claim, _carries(former_claim, kind)))
+            .where(among(contact.c.id, "ids"))
             for kind in IdentifierKind
         )
     )
@@ -254,8 +262,10 @@ _OUTLINES = _page(
     event.c.phone_number,
 )
 _BROUGHT = (pair.c.email == event.c.email) & (pair.c.phone_number == event.c.phone_number) & (pair.c.seq == event.c.seq)
-_EVENTS = sa.select(*SCANNED, sa.select(pair.c.seq).where(_BROUGHT).scalar_subquery().is_not(None)).where(
-    among(event.c.seq, "ids")
+_EVENTS = (
+    sa.select(*SCANNED, pair.c.seq.is_not(None))
+    .select_from(looked_up(event, pair, _BROUGHT, isouter=True))
+    .where(among(event.c.seq, "ids"))
 )
 _CONTACTS = _contacts()
 _WITHHELD = sa.select(

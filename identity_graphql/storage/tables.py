@@ -11,7 +11,6 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.sql.selectable import NamedFromClause
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
@@ -96,60 +95,41 @@ def _(element: Any, compiler: Any, **options: Any) -> str:
     return str(compiler.process(column == sa.any_(sa.bindparam(given.key, type_=ARRAY(kind))), **options))
 
 
-class found_in(Condition):
-    """Whether a column's value is one of those that a query finds.
+class looked_up(sa.Join):
+    """A join that is done as it is written: for each row on the left those of the table on the right, by an index.
 
-    PostgreSQL runs the query first, and looks up what it finds by the column's index. Of two tables that are joined
-    it would choose the order and the way by what it knows of them: nothing, or what was true of ten rows.
+    Else the database chooses the order and the way, by what it knows of the tables: nothing, or what was true of ten
+    rows. PostgreSQL leaves a subquery with an OFFSET as it is; the others have words for it.
     """
 
     inherit_cache = True
-    name = "found_in"
-
-    def __init__(self, column: sa.ColumnElement[Any], query: sa.Select[Any]) -> None:
-        super().__init__(column, query.scalar_subquery())
-
-
-@compiles(found_in)
-def _(element: Any, compiler: Any, **options: Any) -> str:
-    column, query = (compiler.process(part, **options) for part in element.clauses)
-    return f"{column} IN {query}"
-
-
-@compiles(found_in, "postgresql")
-def _(element: Any, compiler: Any, **options: Any) -> str:
-    column, query = (compiler.process(part, **options) for part in element.clauses)
-    return f"{column} = ANY (ARRAY{query})"
-
-
-class looked_up(sa.Join):
-    """The rows of a table whose column has one of the keys that a query finds: the query first, then that column's
-    index, whatever is known of the table. For MySQL and MariaDB the index has to be named."""
-
-    inherit_cache = True
-
-    def __init__(self, keys: sa.CTE, member: NamedFromClause[Any], column: str) -> None:
-        (key,) = keys.c
-        super().__init__(keys, member, member.c[column] == key)
-        self.member, self.column, self.key = member, column, key
 
 
 @compiles(looked_up)
 def _(element: Any, compiler: Any, **options: Any) -> str:
-    return str(compiler.visit_join(element, **options)).replace(" JOIN ", " CROSS JOIN ", 1)
+    left, right, on = _parts(element, compiler, options)
+    return f"{left} {'LEFT OUTER' if element.isouter else 'CROSS'} JOIN {right} ON {on}"
 
 
 @compiles(looked_up, "mysql")
 @compiles(looked_up, "mariadb")
 def _(element: Any, compiler: Any, **options: Any) -> str:
-    return str(compiler.visit_join(element, **options)).replace(" INNER JOIN ", " STRAIGHT_JOIN ", 1)
+    left, right, on = _parts(element, compiler, options)
+    return f"{left} {'LEFT OUTER JOIN' if element.isouter else 'STRAIGHT_JOIN'} {right} ON {on}"
 
 
 @compiles(looked_up, "postgresql")
 def _(element: Any, compiler: Any, **options: Any) -> str:
-    table = element.member.element
-    rows = sa.select(table).where(found_in(table.c[element.column], sa.select(element.key)))
-    return str(compiler.process(rows.alias(element.member.name), **options))
+    left, right, on = _parts(element, compiler, options)
+    rows = f"(SELECT * FROM {right} WHERE {on} OFFSET 0) AS {element.right.name}"
+    return f"{left} {'LEFT OUTER' if element.isouter else 'CROSS'} JOIN LATERAL {rows}{' ON true' * element.isouter}"
+
+
+def _parts(element: Any, compiler: Any, options: dict[str, Any]) -> tuple[str, str, str]:
+    """Both sides, and the condition. That there is one need not be checked again (``from_linter``)."""
+    options = {**options, "from_linter": None, "asfrom": True}
+    left, right = (compiler.process(side, **options) for side in (element.left, element.right))
+    return left, right, compiler.process(element.onclause)
 
 
 # SQLite gives out ids by itself only to an INTEGER key.
