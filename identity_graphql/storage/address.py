@@ -57,7 +57,7 @@ class Address:
         return _postgresql(url, parameters) if backend is Backend.POSTGRESQL else _mysql(url, parameters)
 
     @property
-    def behind_pooler(self) -> bool:
+    def pooled(self) -> bool:
         """Whether ?pgbouncer=true was given."""
         return "prepared_statement_name_func" in self.connect_args
 

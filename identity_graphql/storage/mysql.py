@@ -54,8 +54,8 @@ class MySQL:
             hide_parameters=True,
         )
         snapshot = engine.execution_options(isolation_level="REPEATABLE READ")
-        migrate = engine.execution_options(isolation_level="READ COMMITTED")
-        return Engines(read=engine, write=engine, snapshot=snapshot, migrate=migrate)
+        # A transaction sees, at every level, what was committed before it first reads a table: behind migration_lock.
+        return Engines(read=engine, write=engine, snapshot=snapshot, migrate=engine)
 
     def classify_error(self, error: BaseException) -> Meaning:
         origin = getattr(error, "orig", None) or error
@@ -110,6 +110,8 @@ class MySQL:
             )
         try:
             yield
+            # Whoever has the lock next must see it: its DDL is committed, the number of its revision is not yet.
+            await connection.execute(sa.text("COMMIT"))
         finally:
             await connection.execute(sa.select(sa.func.release_lock(MIGRATION_LOCK)))
 

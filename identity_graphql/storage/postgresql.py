@@ -118,7 +118,7 @@ class PostgreSQL:
 def _limited(address: Address, pool: Pool) -> dict[str, Any]:
     """The arguments of a connection, with the time-outs; not behind a pooler, which refuses them."""
     arguments = {"timeout": CONNECT_TIMEOUT, **address.connect_args}
-    if not address.behind_pooler:
+    if not address.pooled:
         timeouts = {"statement_timeout": pool.statement_timeout, "lock_timeout": pool.lock_timeout}
         milliseconds = {name: str(round(seconds * 1000)) for name, seconds in timeouts.items()}
         arguments["server_settings"] = {**arguments.get("server_settings", {}), **milliseconds}

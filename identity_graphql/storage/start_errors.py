@@ -137,7 +137,7 @@ def _advice(address: Address, error: BaseException, *, lost: bool) -> str:
     for code in (*error.args[:1], getattr(error, "sqlstate", None)):
         if code in ADVICE:
             advice = ADVICE[code]
-            return _TOLD_POOLER if advice is _POOLER and address.behind_pooler else advice
+            return _TOLD_POOLER if advice is _POOLER and address.pooled else advice
     if lost:
         return f"Is it running, is DATABASE_URL right, and is it {server}?"
     return "Check DATABASE_URL, what its user may do, and that nobody else's tables are there."
