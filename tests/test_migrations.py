@@ -19,6 +19,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.util import await_only
 
 from identity_graphql.domain.events import IdentifyEvent
 from identity_graphql.domain.identifiers import Normalisation
@@ -367,6 +368,33 @@ async def test_who_migrates_is_waited_for(storage: Storage, fresh: Database) -> 
     await waiting
     assert await other.is_migrated()
     await other.close()
+
+
+async def test_who_waited_for_a_migration_sees_all_of_it(storage: Storage, fresh: Database) -> None:
+    await storage.migrate()
+    other, begun = fresh.open(), asyncio.Event()
+
+    async def migrate() -> None:
+        async with storage.migrating() as connection:
+            begun.set()
+            await connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+
+    async def look() -> Any:
+        await begun.wait()
+        async with other.migrating() as connection:
+            return await connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+
+    def slowly(_: sa.Connection) -> None:
+        await_only(asyncio.sleep(0.3))
+
+    sa.event.listen(sa.Engine, "commit", slowly)
+    try:
+        _, seen = await asyncio.gather(migrate(), look())
+    finally:
+        sa.event.remove(sa.Engine, "commit", slowly)
+        await other.close()
+
+    assert seen == "9999"
 
 
 async def test_a_database_is_ready_with_this_programs_revision_or_a_newer_one(

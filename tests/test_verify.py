@@ -277,7 +277,7 @@ async def test_no_statement_timeout_cuts_it_off_and_those_of_the_others_stay(dat
         async with storage.snapshot() as connection, storage.dialect.without_timeouts(connection):
             await connection.execute(sa.text(slow))
         if database.name != "sqlite":
-            with pytest.raises(Exception, match="57014|1969"):
+            with pytest.raises(Exception, match=r"57014|1969"):
                 async with storage.snapshot() as connection:
                     await connection.execute(sa.text(slow))
     finally:

@@ -116,6 +116,8 @@ class MySQL:
             )
         try:
             yield
+            # Whoever has the lock next must see it: its DDL is committed, the number of its revision is not yet.
+            await connection.execute(sa.text("COMMIT"))
         finally:
             await connection.execute(sa.select(sa.func.release_lock(MIGRATION_LOCK)))
 
