@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import orjson
 import sqlalchemy as sa
 from msgspec.structs import asdict
@@ -39,6 +40,7 @@ class PostgreSQL:
             pool_timeout=pool.timeout,
             pool_use_lifo=True,  # a few connections that know the statements, rather than many that do not yet
             isolation_level="AUTOCOMMIT",  # one statement needs no BEGIN and COMMIT around it, not even to write
+            json_deserializer=msgspec.json.decode,  # to read the log is to read JSON
             hide_parameters=True,  # error texts hold no personal data
         )
         return Engines(
