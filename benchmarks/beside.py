@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from statistics import median
 
 import msgspec
@@ -60,45 +62,65 @@ SCENES = (
 
 
 class Steward:
-    """Asks for one verb after the other, each after a dry run; and again where nobody had time."""
+    """Asks for one verb after the other, each after a look at its clusters; and again where nobody had time."""
 
-    def __init__(self, service: StewardService, advance: Callable[[int], None]) -> None:
-        self.service = service
+    def __init__(self, storage: Storage) -> None:
+        self.identify = IdentityService(storage, Normalisation())
+        self.service = StewardService(storage, Normalisation())
         self.taken: list[float] = []
         self.busy = 0
-        self._advance = advance
 
-    async def do(self, ask: Ask) -> VerbResult:
+    async def close(self) -> None:
+        await self.identify.close()
+        await self.service.close()
+
+    async def contact(self, email: str, phone_number: str) -> int:
+        """The contact that carries these, after a request with them."""
+        cluster = (await self.identify.identify(email=email, phone_number=phone_number)).cluster
+        return next(c.id for c in cluster.contacts if (c.email, c.phone_number) == (email, phone_number))
+
+    async def do(self, ask: Ask, contact_id: int, other_id: int | None = None) -> VerbResult:
         while True:
-            foreseen = await ask(Command("ann", "measured", dry_run=True))
-            command = Command("ann", "measured", foreseen.expected_version, foreseen.expected_other_version)
+            version, other_version = await self._version(contact_id), other_id and await self._version(other_id)
             started = time.perf_counter()
             try:
-                result = await ask(command)
+                result = await ask(Command("ann", "measured", version, other_version))
             except Busy:
                 self.busy += 1
             else:
                 self.taken.append(time.perf_counter() - started)
-                self._advance(1)
                 return result
 
     async def undo(self, verb: VerbResult) -> VerbResult:
-        return await self.do(lambda command: self.service.undo(verb.event.seq, command))
+        return await self.do(partial(self.service.undo, verb.event.seq), verb.event.primary_id)
 
     async def merge(self, one: int, other: int) -> VerbResult:
-        return await self.do(lambda command: self.service.merge_clusters(one, other, command))
+        return await self.do(partial(self.service.merge_clusters, one, other), one, other)
 
-    async def every_kind(self, here: Sequence[int], there: Sequence[int], erased: Identifier) -> None:
+    async def every_kind(
+        self, here: Sequence[int], there: Sequence[int], erased: Identifier
+    ) -> AsyncIterator[VerbResult]:
         """Ten verbs about two quiet clusters, of three contacts each; ``erased`` is of the first."""
         service = self.service
-        await self.undo(await self.do(lambda command: service.split_cluster([here[1]], command)))
-        await self.do(lambda command: service.ban_link(here[0], there[0], command))
-        await self.do(lambda command: service.unban_link(here[0], there[0], command))
-        await self.undo(await self.merge(here[0], there[0]))
-        await self.do(lambda command: service.delete_contact(here[1], command))
-        await self.do(lambda command: service.restore_contact(here[1], command))
-        await self.do(lambda command: service.erase_identifier(erased, command))
-        await self.do(lambda command: service.erase_cluster(there[0], command))
+        yield (split := await self.do(partial(service.split_cluster, [here[1]]), here[1]))
+        yield await self.undo(split)
+        yield await self.do(partial(service.ban_link, here[0], there[0]), here[0], there[0])
+        yield await self.do(partial(service.unban_link, here[0], there[0]), here[0], there[0])
+        yield (merged := await self.merge(here[0], there[0]))
+        yield await self.undo(merged)
+        yield await self.do(partial(service.delete_contact, here[1]), here[1])
+        yield await self.do(partial(service.restore_contact, here[1]), here[1])
+        yield await self.do(partial(service.erase_identifier, erased), here[2])
+        yield await self.do(partial(service.erase_cluster, there[0]), there[0])
+
+    async def _version(self, contact_id: int) -> int:
+        """That of its cluster; of its own row if it is deleted."""
+        (cluster,) = await self.identify.clusters_of([contact_id])
+        if cluster is not None:
+            return cluster.version
+        (contact,) = await self.identify.contacts([contact_id])
+        assert contact
+        return contact.version
 
 
 async def beside(databases: Databases, options: Options, progress: Progress) -> Table:
@@ -109,52 +131,56 @@ async def beside(databases: Databases, options: Options, progress: Progress) -> 
     with progress.task("Beside", sum(scene.verbs for scene in SCENES)) as advance:
         for scene in SCENES:
             async with databases.known(scene.database, CUSTOMERS) as url:
-                rows.append([*_names(scene), *await _measured(scene, url, next(label), options.seconds, advance)])
+                rows.append([_name(scene), *await _measured(scene, url, next(label), options.seconds, advance)])
     return Table(
         "Beside",
-        ["one lineage", "links/s", "verbs", "BUSY", "verb ms", "longest", "alone", "beside", "errors"],
+        ["one lineage", "links/s", "verbs", "BUSY", "verb ms", "longest", "beside ms", "alone ms", "errors"],
         rows,
         [
             "Quiet clusters that were once merged with busy ones, undone since; verbs about the quiet ones, links to "
             "the busy ones. Of every ten verbs: split, undo, ban, unban, merge, undo, delete, restore, erase an "
-            "identifier, erase a cluster; each after a dry run. Verbs without HTTP, in a process of their own: median "
-            "and longest. Alone, beside: p50 / p99 in ms of the links without and with stewards, through HTTP, counted "
-            "from when they were due.",
+            "identifier, erase a cluster, one after the other, without HTTP, in a process of their own: median and "
+            "longest. Beside, alone: p50 / p99 in ms of the links with stewards, and after them without, through HTTP, "
+            "counted from when they were due.",
         ],
     )
 
 
-def _names(scene: Scene) -> list[str]:
-    return [f"{scene.database}: {scene.name}", str(scene.writes)]
+def _name(scene: Scene) -> str:
+    return f"{scene.database}: {scene.name}, {scene.writes} links/s"
 
 
 async def _measured(scene: Scene, url: str, label: str, seconds: float, advance: Callable[[int], None]) -> list[str]:
     storage = Storage.open(Address.parse(url))
-    service, steward = IdentityService(storage, Normalisation()), StewardService(storage, Normalisation())
-    work = Steward(steward, advance)
+    steward = Steward(storage)
     try:
-        quiet = await grown(service, Steward(steward, lambda done: None), scene)
+        quiet = await grown(steward, scene)
+        steward.taken.clear()
         async with process(url) as address, traffic(address, scene, label) as figures:
+            gc.collect()
+            gc.freeze()  # as a server does
             await asyncio.sleep(WARM_UP)
             await figures()
+            for n in range(0, len(quiet), 2):
+                erased = Identifier(IdentifierKind.EMAIL, f"q{n}.2@x.io")
+                async for _ in steward.every_kind(quiet[n], quiet[n + 1], erased):
+                    advance(1)
+            beside = await figures()
             await asyncio.sleep(seconds)
             alone = await figures()
-            for n in range(0, len(quiet), 2):
-                await work.every_kind(quiet[n], quiet[n + 1], Identifier(IdentifierKind.EMAIL, f"q{n}.2@x.io"))
-            with_verbs = await figures()
     finally:
-        await service.close()
+        gc.unfreeze()
         await steward.close()
         await storage.close()
-    print(with_verbs, file=sys.stderr)
     return [
-        str(len(work.taken)),
-        str(work.busy),
-        f"{median(work.taken) * 1000:.0f}",
-        f"{max(work.taken) * 1000:.0f}",
+        f"{beside.rate:.0f}",
+        str(len(steward.taken)),
+        str(steward.busy),
+        f"{median(steward.taken) * 1000:.0f}",
+        f"{max(steward.taken) * 1000:.0f}",
+        _latency(beside),
         _latency(alone),
-        _latency(with_verbs),
-        str(alone.errors + with_verbs.errors),
+        str(beside.errors + alone.errors),
     ]
 
 
@@ -188,22 +214,16 @@ async def traffic(address: str, scene: Scene, label: str) -> AsyncIterator[Calla
         await program.wait()
 
 
-async def grown(service: IdentityService, steward: Steward, scene: Scene) -> list[list[int]]:
+async def grown(steward: Steward, scene: Scene) -> list[list[int]]:
     """The quiet clusters' contacts: one lineage with the busy ones, by merges that were taken back."""
     for j in range(scene.busy):
         for start in range(0, scene.contacts, LARGEST_BATCH):
-            await service.identify_many([(f"b{j}.{start + n}@x.io", phone(j)) for n in range(LARGEST_BATCH)])
-    busy = [await _contact(service, email(j), phone(j)) for j in range(scene.busy)]
+            await steward.identify.identify_many([(f"b{j}.{start + n}@x.io", phone(j)) for n in range(LARGEST_BATCH)])
+    busy = [await steward.contact(email(j), phone(j)) for j in range(scene.busy)]
     quiet = [
-        [await _contact(service, f"q{number}.{n}@x.io", f"+1888{number:06}") for n in range(3)]
+        [await steward.contact(f"q{number}.{n}@x.io", f"+1888{number:06}") for n in range(3)]
         for number in range(2 * -(-scene.verbs // 10))
     ]
     for other in [*busy[1:], *(contacts[0] for contacts in quiet)]:
         await steward.undo(await steward.merge(busy[0], other))
     return quiet
-
-
-async def _contact(service: IdentityService, email: str, phone_number: str) -> int:
-    """The contact that carries these."""
-    cluster = (await service.identify(email=email, phone_number=phone_number)).cluster
-    return next(c.id for c in cluster.contacts if (c.email, c.phone_number) == (email, phone_number))

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncmy
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
@@ -51,6 +52,7 @@ class MySQL:
             max_overflow=0,
             pool_timeout=pool.timeout,
             isolation_level=pool.isolation_level,
+            json_deserializer=msgspec.json.decode,  # to read the log is to read JSON
             hide_parameters=True,
         )
         return Engines(

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
+import msgspec
 import orjson
 import sqlalchemy as sa
 from asyncpg import exceptions
@@ -58,6 +59,7 @@ class PostgreSQL:
             # One statement needs no BEGIN and COMMIT around it, not even to write; but where settings last for a
             # transaction it does.
             isolation_level="READ COMMITTED" if address.pooled else "AUTOCOMMIT",
+            json_deserializer=msgspec.json.decode,  # to read the log is to read JSON
             hide_parameters=True,  # error texts hold no personal data
         )
         return Engines(

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -54,6 +55,7 @@ class SQLite:
             pool_size=size,
             max_overflow=0,
             pool_timeout=timeout,
+            json_deserializer=msgspec.json.decode,  # to read the log is to read JSON
             hide_parameters=True,
         )
 
