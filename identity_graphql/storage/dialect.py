@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -35,13 +35,15 @@ class Engines:
     @property
     def spoken(self) -> set[sa.Dialect]:
         """SQLAlchemy's own dialects, of which the engines share some."""
-        return {engine.sync_engine.dialect for engine in (self.read, self.write, self.snapshot, self.queue)}
+        return {engine.sync_engine.dialect for engine in self._all()}
 
     async def dispose(self) -> None:
-        await self.read.dispose()
-        await self.write.dispose()
-        await self.snapshot.dispose()
-        await self.queue.dispose()
+        for engine in self._all():
+            await engine.dispose()
+
+    def _all(self) -> list[AsyncEngine]:
+        values = (getattr(self, field.name) for field in fields(self))
+        return [value for value in values if isinstance(value, AsyncEngine)]
 
 
 DEFAULT_WAIT = 2.0
