@@ -11,6 +11,7 @@ import typer
 
 from benchmarks.backends import backends
 from benchmarks.beside import beside
+from benchmarks.cold import cold
 from benchmarks.databases import Databases
 from benchmarks.edges import edges
 from benchmarks.hot import hot
@@ -23,6 +24,7 @@ from benchmarks.speed import Options, speed
 TABLES = {
     "speed": speed,
     "hot": hot,
+    "cold": cold,
     "edges": edges,
     "clusters": clusters,
     "past": past,

@@ -33,7 +33,9 @@ from tests.support.serving import process
 CONNECTIONS = 64
 CUSTOMERS = 1_000
 """known before, whatever else there is"""
-WARM_UP = 2.0  # seconds
+WARM_UP = 1.0  # seconds
+PAUSE = 0.2
+"""Seconds after a verb, in which a steward looks at what came of it."""
 
 Ask = Callable[[Command], Awaitable[VerbResult]]
 
@@ -131,7 +133,7 @@ async def beside(databases: Databases, options: Options, progress: Progress) -> 
     with progress.task("Beside", sum(scene.verbs for scene in SCENES)) as advance:
         for scene in SCENES:
             async with databases.known(scene.database, CUSTOMERS) as url:
-                rows.append([_name(scene), *await _measured(scene, url, next(label), options.seconds, advance)])
+                rows.append([_name(scene), *await measured(scene, url, next(label), options.seconds, advance)])
     return Table(
         "Beside",
         ["one lineage", "links/s", "verbs", "BUSY", "verb ms", "longest", "beside ms", "alone ms", "errors"],
@@ -139,9 +141,9 @@ async def beside(databases: Databases, options: Options, progress: Progress) -> 
         [
             "Quiet clusters that were once merged with busy ones, undone since; verbs about the quiet ones, links to "
             "the busy ones. Of every ten verbs: split, undo, ban, unban, merge, undo, delete, restore, erase an "
-            "identifier, erase a cluster, one after the other, without HTTP, in a process of their own: median and "
-            "longest. Beside, alone: p50 / p99 in ms of the links with stewards, and after them without, through HTTP, "
-            "counted from when they were due.",
+            "identifier, erase a cluster, one after the other with a pause of "
+            f"{PAUSE} s, without HTTP, in a process of their own: median and longest. Beside, alone: p50 / p99 in ms "
+            "of the links with stewards, and after them without, through HTTP, counted from when they were due.",
         ],
     )
 
@@ -150,7 +152,8 @@ def _name(scene: Scene) -> str:
     return f"{scene.database}: {scene.name}, {scene.writes} links/s"
 
 
-async def _measured(scene: Scene, url: str, label: str, seconds: float, advance: Callable[[int], None]) -> list[str]:
+async def measured(scene: Scene, url: str, label: str, seconds: float, advance: Callable[[int], None]) -> list[str]:
+    """The cells of a row: links/s, verbs, BUSY, median and longest in ms, links beside and alone, errors."""
     storage = Storage.open(Address.parse(url))
     steward = Steward(storage)
     try:
@@ -165,6 +168,7 @@ async def _measured(scene: Scene, url: str, label: str, seconds: float, advance:
                 erased = Identifier(IdentifierKind.EMAIL, f"q{n}.2@x.io")
                 async for _ in steward.every_kind(quiet[n], quiet[n + 1], erased):
                     advance(1)
+                    await asyncio.sleep(PAUSE)
             beside = await figures()
             await asyncio.sleep(seconds)
             alone = await figures()

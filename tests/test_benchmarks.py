@@ -10,8 +10,12 @@ from pathlib import Path
 import asyncpg  # type: ignore[import-untyped]
 import pytest
 
-from benchmarks import hot, limit, load, report, workload
+from benchmarks import beside, cold, hot, limit, load, report, workload
+from benchmarks.databases import Databases as BenchmarkDatabases
 from benchmarks.figures import Figures, figures, medians
+from benchmarks.report import Progress
+from benchmarks.speed import Options
+from identity_graphql.domain.events import EventKind
 from identity_graphql.domain.identifiers import Normalisation
 from identity_graphql.services.identify import IdentityService
 from tests.support.databases import Database, Databases, migrate
@@ -101,6 +105,19 @@ async def test_nobody_is_refused_who_links_to_a_hot_identifier_through_several_p
     assert sum(contact["phone_number"] == workload.phone(0) for contact in contacts) == 2 + hot.LINKS
 
 
+async def test_every_verb_is_done_beside_the_links(tmp_path: Path) -> None:
+    database = Database("sqlite", f"sqlite:///{tmp_path}/bench.db")
+    await load_customers(database)
+    scene = beside.Scene("two clusters", "sqlite", writes=20, verbs=10, busy=2)
+
+    rate, verbs, busy, *_, errors = await beside.measured(scene, database.url, "100", 1, lambda done: None)
+
+    assert float(rate) > 0
+    assert (verbs, busy, errors) == ("10", "0", "0")
+    kinds = {event["kind"] for event in (await database.check())["event"]}
+    assert kinds == set(EventKind), "of every kind"
+
+
 def test_figures_are_percentiles_and_medians_hide_no_error() -> None:
     taken = figures([n / 1000 for n in range(1, 101)], seconds=2)
 
@@ -125,3 +142,12 @@ def test_a_table_replaces_its_predecessor_and_leaves_the_others(
     ]
     assert f"Python {sys.version_info[0]}" in written
     assert "row" in capsys.readouterr().out
+
+
+async def test_a_database_without_statistics_is_measured_beside_one_that_was_analysed(tmp_path: Path) -> None:
+    with Progress() as progress, BenchmarkDatabases(tmp_path, progress) as databases:
+        table = await cold.cold(databases, Options(customers=100, seconds=1, rounds=1), progress)
+    never, after, ratio = table.rows
+    assert [never[0], after[0], ratio[0]] == ["never analysed", "after ANALYZE", "ratio"]
+    assert all(float(cell) > 0 for cell in ratio[1:])
+    assert not any("error" in cell for cell in (*never, *after))
