@@ -113,7 +113,7 @@ class PostgreSQL:
         return [(await connection.execute(statement, row)).scalar_one() for row in rows]
 
     async def wait_for_writers(self, engines: Engines, seq: int) -> None:
-        # Whoever has drawn a number holds this lock on the table until he has committed. Nobody waits for us.
+        # Whoever has drawn a number holds this lock on the table until the commit. Nobody waits for us.
         async with engines.read.connect() as connection:
             writers = set((await connection.execute(_WRITERS)).scalars())
             while writers:

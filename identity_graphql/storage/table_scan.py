@@ -136,11 +136,11 @@ class TableScan:
         return rows
 
     async def claims(self, wanted: Collection[Identifier]) -> set[Claim]:
-        """Who claims these identifiers, whatever he carries."""
+        """Who claims these identifiers, whatever the contact carries."""
         return await self._holders(identifier, wanted)
 
     async def former_claims(self, wanted: Collection[Identifier]) -> set[Claim]:
-        """Who claimed these identifiers before, whatever he carries now."""
+        """Who claimed these identifiers before, whatever the contact carries now."""
         return await self._holders(former_claim, wanted)
 
     # What belongs to nobody: claims; numbers of events; contacts with another contact, or with an event.
