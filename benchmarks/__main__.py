@@ -11,7 +11,7 @@ import typer
 
 from benchmarks.backends import backends
 from benchmarks.beside import beside
-from benchmarks.cold import cold
+from benchmarks.cold import cold, cold_pooled
 from benchmarks.databases import Databases
 from benchmarks.edges import edges
 from benchmarks.hot import hot
@@ -25,6 +25,7 @@ TABLES = {
     "speed": speed,
     "hot": hot,
     "cold": cold,
+    "cold-pooled": cold_pooled,
     "edges": edges,
     "clusters": clusters,
     "past": past,

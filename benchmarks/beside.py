@@ -48,8 +48,9 @@ class Scene(Struct, frozen=True):
     writes: int
     """a second: links to the busy clusters"""
     verbs: int
-    busy: int = 50
-    """clusters that the requests are about"""
+    busy: int = 200
+    """Clusters that the requests are about. Every link makes one of them larger, and every answer has all of its
+    cluster: with few clusters the answers would soon take longer than all else."""
     contacts: int = 0
     """that each of them has before"""
 
@@ -57,9 +58,9 @@ class Scene(Struct, frozen=True):
 SCENES = (
     Scene("a cluster of 1,000", "postgresql", writes=15, verbs=88, busy=1, contacts=1_000),
     Scene("a cluster of 10,000", "postgresql", writes=15, verbs=10, busy=1, contacts=10_000),
-    Scene("50 clusters", "postgresql", writes=500, verbs=50),
-    Scene("50 clusters", "mariadb", writes=200, verbs=50),
-    Scene("50 clusters", "sqlite", writes=100, verbs=50),
+    Scene("200 clusters", "postgresql", writes=500, verbs=50),
+    Scene("200 clusters", "mariadb", writes=200, verbs=50),
+    Scene("200 clusters", "sqlite", writes=100, verbs=50),
 )
 
 

@@ -16,10 +16,13 @@ from benchmarks.figures import Figures, medians
 from benchmarks.report import Progress, Table
 from benchmarks.speed import Options, labels
 from benchmarks.workload import Item, known
-from tests.support.servers import Server
+from identity_graphql.settings import Settings
+from tests.support.servers import Server, pgbouncer
 from tests.support.serving import process
 
 CONNECTIONS = 64
+POOLED = Settings.model_fields["pool_size"].default
+"""Connections that the pooler has to each database: as many as a server has without it."""
 CHECKED = ("repeat", "new", "link")
 STATISTICS = "SELECT tablename FROM pg_stats WHERE schemaname = 'public'"
 
@@ -28,9 +31,26 @@ async def cold(databases: Databases, options: Options, progress: Progress) -> Ta
     """Two empty databases, autovacuum off, are filled over HTTP. One goes on as it is, its connections and their plans
     from when it was empty; the other is analysed, and served by a new process. Rounds alternate between the two.
     """
-    server, label = databases.server("postgresql"), labels()
+    server = databases.server("postgresql")
+    return await _measured(server, server.port, options, progress)
+
+
+async def cold_pooled(databases: Databases, options: Options, progress: Progress) -> Table:
+    """The same with a PgBouncer between the servers and PostgreSQL, which gives each transaction any connection."""
+    server = databases.server("postgresql")
+    with pgbouncer(server, connections=POOLED) as port:
+        return await _measured(server, port, options, progress)
+
+
+async def _measured(server: Server, port: int, options: Options, progress: Progress) -> Table:
+    """``port``: of the server itself, or of the pooler in front of it."""
+    label, pooled = labels(), port != server.port
     taken: dict[tuple[str, str], list[Figures]] = defaultdict(list)
-    with _without_autovacuum(server), _database(server, "cold") as without, _database(server, "analysed") as analysed:
+    with (
+        _without_autovacuum(server),
+        _database(server, port, "cold") as without,
+        _database(server, port, "analysed") as analysed,
+    ):
         async with process(without) as first:
             await _fill(first, options.customers, progress, "no statistics")
             async with process(analysed) as address:
@@ -53,7 +73,7 @@ async def cold(databases: Databases, options: Options, progress: Progress) -> Ta
     found = {key: medians(rounds) for key, rounds in taken.items()}
     ratios = (f"{found['cold', kind].rate / found['analysed', kind].rate:.2f}" for kind in CHECKED)
     return Table(
-        f"Without statistics, PostgreSQL {server.version.split('.')[0]}",
+        f"Without statistics, PostgreSQL {server.version.split('.')[0]}" + " behind PgBouncer" * pooled,
         ["requests/s; p50 / p99 in ms", *CHECKED],
         [
             ["never analysed", *(_cell(found["cold", kind]) for kind in CHECKED)],
@@ -64,6 +84,8 @@ async def cold(databases: Databases, options: Options, progress: Progress) -> Ta
             f"{options.customers:,} customers filled in over HTTP into empty databases, autovacuum off; REST, "
             f"{CONNECTIONS} connections, medians of {options.rounds} alternating rounds of {options.seconds} s. "
             "Of the one that was never analysed PostgreSQL has no statistics at the end either."
+            + f" The pooler has {POOLED} connections to each, one for every transaction."
+            * pooled
         ],
     )
 
@@ -78,10 +100,11 @@ def _without_autovacuum(server: Server) -> Iterator[None]:
 
 
 @contextmanager
-def _database(server: Server, name: str) -> Iterator[str]:
-    """The URL of an empty database, which is dropped afterwards."""
+def _database(server: Server, port: int, name: str) -> Iterator[str]:
+    """The URL of an empty database, on the server or through the pooler, which is dropped afterwards."""
     server.query(f"CREATE DATABASE {name}")
-    yield server.url(name)
+    through = server.url(name).replace(f":{server.port}/", f":{port}/")
+    yield through if port == server.port else f"{through}?pgbouncer=true"
     server.query(f"DROP DATABASE {name} WITH (FORCE)")
 
 

@@ -6,19 +6,19 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from functools import cache
 
+import httpx2
 import pytest
 
 from identity_graphql import observability
 from identity_graphql.api.graphql.schema import build_schema
 from identity_graphql.domain.identifiers import Normalisation
-from identity_graphql.domain.replay import replay
 from identity_graphql.services.identify import IdentityService
 from identity_graphql.settings import Settings
 from identity_graphql.storage import Storage
-from identity_graphql.storage import sqlite as embedded
-from tests.support.databases import NAMES, Database, Databases, check, opened, tables_of
-from tests.support.replayed import check_judged_again, check_replay, events_of
-from tests.support.stewards import Steward
+from identity_graphql.storage import sqlite as sqlite_dialect
+from tests.support.databases import NAMES, Database, Databases, opened
+from tests.support.serving import serving
+from tests.support.stewards import Steward, working
 
 # The tests say what they need; what is set around them does not matter.
 for name in Settings.model_fields:
@@ -36,8 +36,8 @@ def anyio_backend() -> str:
 def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
     with pytest.MonkeyPatch.context() as patch:
         # As on the servers: no test is about an outage of the machine, and to be safe from one takes 5 ms a commit.
-        pragmas = ["synchronous=OFF" if p.startswith("synchronous=") else p for p in embedded.PRAGMAS]
-        patch.setattr(embedded, "PRAGMAS", pragmas)
+        pragmas = ["synchronous=OFF" if p.startswith("synchronous=") else p for p in sqlite_dialect.PRAGMAS]
+        patch.setattr(sqlite_dialect, "PRAGMAS", pragmas)
         patch.setattr("identity_graphql.app.build_schema", cache(build_schema))  # one for all servers
         yield from opened(tmp_path_factory.mktemp("databases"))
 
@@ -47,6 +47,20 @@ async def database(request: pytest.FixtureRequest, databases: Databases) -> Data
     """Each of the three databases, empty."""
     name: str = request.param
     return await databases.get(name)
+
+
+@pytest.fixture(params=NAMES)
+def unmigrated(request: pytest.FixtureRequest, databases: Databases) -> Iterator[Database]:
+    """A database of each kind, for one test alone, that nobody has migrated."""
+    with databases.another(request.param) as database:
+        yield database
+
+
+@pytest.fixture
+def postgresql(databases: Databases) -> Iterator[Database]:
+    """A database on PostgreSQL, for one test alone, that nobody has migrated."""
+    with databases.another("postgresql") as database:
+        yield database
 
 
 @pytest.fixture
@@ -69,6 +83,20 @@ async def service(storage: Storage) -> AsyncIterator[IdentityService]:
     await service.close()
 
 
+@pytest.fixture
+async def client(database: Database) -> AsyncIterator[httpx2.AsyncClient]:
+    """A caller of a server on each of the three databases."""
+    async with serving(database.url) as client:
+        yield client
+
+
+@pytest.fixture
+async def embedded(sqlite: Database) -> AsyncIterator[httpx2.AsyncClient]:
+    """A caller of a server on the embedded database: for what does not depend on the database."""
+    async with serving(sqlite.url) as client:
+        yield client
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("tls")
@@ -84,12 +112,5 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture
 async def steward(sqlite: Database) -> AsyncIterator[Steward]:
     """On the embedded database. Afterwards all must hold, and the log judged again must give the present."""
-    storage = sqlite.open()
-    steward = Steward(storage)
-    yield steward
-    await steward.close()
-    dump = await sqlite.dump(storage)
-    await storage.close()
-    rows, events = check(tables_of(dump)), events_of(dump)
-    check_replay(replay(events), rows)
-    check_judged_again(events, replay(events))
+    async with working(sqlite) as steward:
+        yield steward

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import asyncpg  # type: ignore[import-untyped]
@@ -18,23 +18,15 @@ from benchmarks.speed import Options
 from identity_graphql.domain.events import EventKind
 from identity_graphql.domain.identifiers import Normalisation
 from identity_graphql.services.identify import IdentityService
+from tests.support import servers
 from tests.support.databases import Database, Databases, migrate
 from tests.support.serving import process
 
 CUSTOMERS = 30
 
 
-@pytest.fixture
-def postgresql(databases: Databases) -> Iterator[Database]:
-    server = databases.server("postgresql")
-    server.query("CREATE DATABASE bench")
-    yield Database("postgresql", server.url("bench"), server)
-    server.query("DROP DATABASE bench WITH (FORCE)")
-
-
-async def customers_of(database: Database, name: str) -> set[tuple[str, str, bool]]:
-    assert database.server is not None
-    client = await asyncpg.connect(host="127.0.0.1", port=database.server.port, user="postgres", database=name)
+async def customers_of(database: Database) -> set[tuple[str, str, bool]]:
+    client = await asyncpg.connect(database.url)
     try:
         rows = await client.fetch("SELECT email, phone_number, link_precedence::text = 'primary' FROM contact")
     finally:
@@ -52,22 +44,19 @@ async def load_customers(database: Database) -> None:
 
 
 async def test_the_limit_knows_the_same_customers_and_answers_the_same_requests(
-    postgresql: Database, tmp_path: Path
+    postgresql: Database, databases: Databases, tmp_path: Path
 ) -> None:
-    assert postgresql.server is not None
     await load_customers(postgresql)
-    ours = await customers_of(postgresql, "bench")
-    postgresql.server.query("CREATE DATABASE bench_limit")
-    try:
-        await limit.preload(postgresql.server, "bench_limit", CUSTOMERS)
-        assert await customers_of(postgresql, "bench_limit") == ours
+    ours = await customers_of(postgresql)
+    with databases.another("postgresql") as beside:
+        server, name = databases.server("postgresql"), beside.url.rpartition("/")[2]
+        await limit.preload(server, name, CUSTOMERS)
+        assert await customers_of(beside) == ours
         assert len(ours) == CUSTOMERS + CUSTOMERS // 3
 
-        repeat = await limit.measure(postgresql.server, "bench_limit", "repeat", CUSTOMERS, 1, tmp_path)
-        assert await customers_of(postgresql, "bench_limit") == ours
-        mix = await limit.measure(postgresql.server, "bench_limit", "mix", CUSTOMERS, 1, tmp_path)
-    finally:
-        postgresql.server.query("DROP DATABASE bench_limit WITH (FORCE)")
+        repeat = await limit.measure(server, name, "repeat", CUSTOMERS, 1, tmp_path)
+        assert await customers_of(beside) == ours
+        mix = await limit.measure(server, name, "mix", CUSTOMERS, 1, tmp_path)
     assert (repeat.errors, mix.errors) == (0, 0)
     assert 0 < repeat.p50 <= repeat.p99
 
@@ -144,9 +133,15 @@ def test_a_table_replaces_its_predecessor_and_leaves_the_others(
     assert "row" in capsys.readouterr().out
 
 
-async def test_a_database_without_statistics_is_measured_beside_one_that_was_analysed(tmp_path: Path) -> None:
-    with Progress() as progress, BenchmarkDatabases(tmp_path, progress) as databases:
-        table = await cold.cold(databases, Options(customers=100, seconds=1, rounds=1), progress)
+@pytest.mark.parametrize("measured", [cold.cold, cold.cold_pooled])
+async def test_a_database_without_statistics_is_measured_beside_one_that_was_analysed(
+    tmp_path: Path, measured: Callable[..., Awaitable[report.Table]]
+) -> None:
+    try:
+        with Progress() as progress, BenchmarkDatabases(tmp_path, progress) as databases:
+            table = await measured(databases, Options(customers=100, seconds=1, rounds=1), progress)
+    except servers.Unavailable as reason:
+        servers.skip_or_fail("pgbouncer", reason)
     never, after, ratio = table.rows
     assert [never[0], after[0], ratio[0]] == ["never analysed", "after ANALYZE", "ratio"]
     assert all(float(cell) > 0 for cell in ratio[1:])

@@ -112,14 +112,6 @@ def test_sigterm_lets_a_request_under_way_finish_and_then_ends_serve_with_succes
         assert program.wait(timeout=5) == 0
 
 
-@pytest.fixture
-def postgresql(databases: Databases) -> Iterator[Database]:
-    server = databases.server("postgresql")
-    server.query("CREATE DATABASE workers")
-    yield Database("postgresql", server.url("workers"), server)
-    server.query("DROP DATABASE workers WITH (FORCE)")
-
-
 def test_workers_share_the_port_and_the_database(tmp_path: Path, postgresql: Database) -> None:
     """Each has its own socket, one that dies is replaced, and all of them end when the server is told to."""
     with served(tmp_path, "--workers", "2", DATABASE_URL=postgresql.url) as (program, lines):
@@ -398,10 +390,8 @@ def go_to(connection: sa.Connection, revision: str) -> None:
 async def test_migrate_says_nothing_beside_it_on_a_server_that_has_notes_on_every_statement(
     databases: Databases, tmp_path: Path
 ) -> None:
-    server = databases.server("mariadb")
-    server.query("CREATE DATABASE notes")
-    result = run(tmp_path, "migrate", DATABASE_URL=server.url("notes"), LOG_FORMAT="json", LOG_LEVEL="DEBUG")
-    server.query("DROP DATABASE notes")
+    with databases.another("mariadb") as database:
+        result = run(tmp_path, "migrate", DATABASE_URL=database.url, LOG_FORMAT="json", LOG_LEVEL="DEBUG")
 
     assert (result.returncode, result.stderr) == (0, "")
 

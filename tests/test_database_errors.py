@@ -4,9 +4,8 @@ that tells why."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import asyncmy
@@ -80,33 +79,19 @@ async def sentence(client: httpx2.AsyncClient, path: str = "/ready", email: str 
 # --- a database that was not migrated ---
 
 
-async def test_a_database_that_was_not_migrated_is_503_with_what_to_do_until_it_is(
-    databases: Databases, tmp_path: Path, empty_database: Database
-) -> None:
+async def test_a_database_that_was_not_migrated_is_503_with_what_to_do_until_it_is(unmigrated: Database) -> None:
     with logged() as entries:
-        async with serving(empty_database.url, auto_migrate=False) as client:
+        async with serving(unmigrated.url, auto_migrate=False) as client:
             for path in ("/ready", "/identify", "/identify"):
                 assert "run `identity-graphql migrate`" in await sentence(client, path)
             assert await codes(client, READS["cluster by id"]) == ["BUSY"]
-            await migrate(empty_database)
+            await migrate(unmigrated)
             assert (await identify(client, "a@x.io")).status_code == 200
             assert (await client.get("/ready")).status_code == 200
 
     began, over = outages(entries)
     assert began[0] == "not migrated"
     assert over == ("back",)
-
-
-@pytest.fixture(params=["postgresql", "mariadb", "sqlite"])
-def empty_database(request: pytest.FixtureRequest, databases: Databases, tmp_path: Path) -> Iterator[Database]:
-    name: str = request.param
-    if name == "sqlite":
-        yield Database(name, f"sqlite:///{tmp_path}/new.db")
-        return
-    server = databases.server(name)
-    server.query("CREATE DATABASE unmigrated")
-    yield Database(name, server.url("unmigrated"), server)
-    server.query("DROP DATABASE unmigrated" + (" WITH (FORCE)" if name == "postgresql" else ""))
 
 
 async def test_another_programs_revision_is_not_ready(sqlite: Database) -> None:
@@ -524,21 +509,11 @@ async def test_a_column_whose_type_changes_while_it_serves_is_not_noticed(
             assert (await client.get("/ready")).status_code == 200
 
 
-@pytest.fixture(params=["postgresql", "mariadb", "sqlite"])
-async def altered(request: pytest.FixtureRequest, databases: Databases, tmp_path: Path) -> AsyncIterator[Database]:
+@pytest.fixture
+async def altered(unmigrated: Database) -> Database:
     """A database of its own, as its tables are changed."""
-    name: str = request.param
-    server = None
-    url = f"sqlite:///{tmp_path}/altered.db"
-    if name != "sqlite":
-        server = databases.server(name)
-        server.query("CREATE DATABASE altered")
-        url = server.url("altered")
-    database = Database(name, url, server)
-    await migrate(database)
-    yield database
-    if server is not None:
-        server.query("DROP DATABASE altered" + (" WITH (FORCE)" if name == "postgresql" else ""))
+    await migrate(unmigrated)
+    return unmigrated
 
 
 # --- /ready ---

@@ -108,7 +108,7 @@ def serving(page: Path, chapter: Chapter, folder: Path, server: str | None) -> I
         settings["DATABASE_URL"] = server
     if page == README:  # `make run`, as it says
         settings |= {"DATABASE_URL": f"sqlite:///{folder}/identity.db", "PORT": "0", "MAKEFLAGS": ""}
-    command = ("make", "-C", str(ROOT), "run") if page == README else ()
+    command = ("make", "-C", str(ROOT), "run") if page == README else program.SERVE
     with program.served(folder, command=command, **settings) as (_, lines):
         address = program.address(lines)
         httpx2.get(f"{address}/live", timeout=60).raise_for_status()
@@ -256,8 +256,8 @@ def test_every_file_that_a_page_names_is_there(page: Path) -> None:
 
 
 def test_where_is_what_names_what_stands_in_the_files() -> None:
-    table = ARCHITECTURE.read_text().partition("## Where is what?")[2].partition("\n## ")[0]
-    rows = [row.split("|")[2:4] for row in re.findall(r"^\|.*\|$", table, re.MULTILINE)[2:]]
+    part = ARCHITECTURE.read_text().partition("## Where is what?")[2].partition("\n### Tests")[0]
+    rows = [row.split("|")[2:4] for row in re.findall(r"^\| (?!question).*\|$", part, re.MULTILINE)]
     assert len(rows) > 20
     for files, names in rows:
         paths = re.findall(r"`([\w/]+\.py)`", files)
@@ -266,8 +266,23 @@ def test_where_is_what_names_what_stands_in_the_files() -> None:
         ]
         assert len(found) == len(paths), files
         code = "".join(path.read_text() for path in found)
-        for name in re.findall(r"`(\w+)`", names):
-            assert re.search(rf"\b{name}\b", code), f"{name} is not in{files}"
+        looked_for = re.findall(r"`(\w+)`", names)
+        assert looked_for, f"nothing to look for in{files}"
+        for name in looked_for:
+            assert re.search(rf"^ *(?:async )?(?:def|class) {name}\b|^ *{name}(?::| =)", code, re.MULTILINE), (
+                f"{name} is not made in{files}"
+            )
+
+
+def test_every_module_has_its_place_in_the_architecture() -> None:
+    package, text = ROOT / "identity_graphql", ARCHITECTURE.read_text()
+    modules = {path for path in package.rglob("*.py") if not path.name.startswith("__")}
+    unnamed = {
+        str(path.relative_to(package))
+        for path in modules
+        if not re.search(rf"\b{re.escape(path.name)}\b", text) and path.parent.name != "graphql"
+    }
+    assert unnamed == set()
 
 
 def test_the_drawing_of_the_tables_has_every_table_and_column() -> None:

@@ -18,9 +18,9 @@ from identity_graphql import observability
 from identity_graphql.domain.replay import replay
 from identity_graphql.errors import Gone, InvalidInput, NotFound
 from identity_graphql.storage import Storage
-from tests.support.databases import TABLES, Database, Databases, check, tables_of
-from tests.support.replayed import check_judged_again, check_replay, events_of
-from tests.support.stewards import Steward, email, phone_number
+from tests.support.databases import TABLES, Database, Databases
+from tests.support.replayed import events_of
+from tests.support.stewards import Steward, email, phone_number, working
 
 EMAIL, TYPED_EMAIL = "foo@bar.com", "  Foo@Bar.COM "
 NUMBER, TYPED_NUMBER = "+4930901820", "+49 (30) 90-18-20"
@@ -31,16 +31,10 @@ OTHER, OTHER_NUMBER = "barfoo@bar.community", "149309018201"
 
 
 @pytest.fixture
-async def steward(storage: Storage, database: Database) -> AsyncIterator[Steward]:
-    steward = Steward(
-        storage, actor=f"session of {TYPED_EMAIL.strip()}", reason=f"{EMAIL} called from 0049 30 90 18 20; why?"
-    )
-    yield steward
-    await steward.close()
-    dump = await database.dump(storage)
-    rows, events = check(tables_of(dump)), events_of(dump)
-    check_replay(replay(events), rows)
-    check_judged_again(events, replay(events))
+async def steward(database: Database) -> AsyncIterator[Steward]:
+    words = {"actor": f"session of {TYPED_EMAIL.strip()}", "reason": f"{EMAIL} called from 0049 30 90 18 20; why?"}
+    async with working(database, **words) as steward:
+        yield steward
 
 
 async def history(steward: Steward) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
@@ -14,19 +13,6 @@ from tests.support.databases import FAULT, Database
 from tests.support.graphql import ask, data, identify, refusal
 from tests.support.serving import serving
 from tests.support.statements import statements
-
-
-@pytest.fixture
-async def client(database: Database) -> AsyncIterator[httpx2.AsyncClient]:
-    async with serving(database.url) as client:
-        yield client
-
-
-@pytest.fixture
-async def embedded(sqlite: Database) -> AsyncIterator[httpx2.AsyncClient]:
-    async with serving(sqlite.url) as client:
-        yield client
-
 
 THREE = [("a@x.io", "111"), ("b@x.io", "222"), ("c@x.io", "222")]
 

@@ -10,42 +10,23 @@ import pytest
 
 from tests.support.databases import Database
 from tests.support.graphql import BY, data, refusal
-from tests.support.serving import serving
 from tests.support.statements import statements
-from tests.support.stewards import Steward, email, phone_number
+from tests.support.stewards import Steward, email, phone_number, working
 
 A, B, C, D = (f"{name}@x.io" for name in "abcd")
-
-
-@pytest.fixture
-async def client(database: Database) -> AsyncIterator[httpx2.AsyncClient]:
-    async with serving(database.url) as client:
-        yield client
+ANN = {"actor": "ann", "reason": "two people, one number"}
 
 
 @pytest.fixture
 async def steward(database: Database) -> AsyncIterator[Steward]:
-    storage = database.open()
-    steward = Steward(storage, actor="ann", reason="two people, one number")
-    yield steward
-    await steward.close()
-    await storage.close()
-    await database.check()
-
-
-@pytest.fixture
-async def embedded(sqlite: Database) -> AsyncIterator[httpx2.AsyncClient]:
-    async with serving(sqlite.url) as client:
-        yield client
+    async with working(database, **ANN) as steward:
+        yield steward
 
 
 @pytest.fixture
 async def local(sqlite: Database) -> AsyncIterator[Steward]:
-    storage = sqlite.open()
-    steward = Steward(storage, actor="ann", reason="two people, one number")
-    yield steward
-    await steward.close()
-    await storage.close()
+    async with working(sqlite, **ANN) as steward:
+        yield steward
 
 
 def nodes(connection: dict[str, Any]) -> list[dict[str, Any]]:

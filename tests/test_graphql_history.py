@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
@@ -13,7 +12,7 @@ from graphql import GraphQLObjectType, build_schema
 
 from tests.support.databases import Database
 from tests.support.graphql import BY, data, identify
-from tests.support.serving import ROOT, serving
+from tests.support.serving import ROOT
 
 FAMILY = [("a@x.io", "111"), ("b@x.io", "111"), ("c@x.io", "333"), ("a@x.io", "333"), ("d@x.io", "333")]
 CONTACT = "id email phoneNumber linkedId linkPrecedence createdAt updatedAt deletedAt undoneAt erasedAt redacted"
@@ -42,18 +41,6 @@ def test_it_is_everything_that_can_be_asked() -> None:
         kind = schema.type_map[name]
         assert isinstance(kind, GraphQLObjectType)
         assert set(kind.fields) <= asked, name
-
-
-@pytest.fixture
-async def client(database: Database) -> AsyncIterator[httpx2.AsyncClient]:
-    async with serving(database.url) as client:
-        yield client
-
-
-@pytest.fixture
-async def embedded(sqlite: Database) -> AsyncIterator[httpx2.AsyncClient]:
-    async with serving(sqlite.url) as client:
-        yield client
 
 
 async def newest(database: Database) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
@@ -10,7 +9,6 @@ import pytest
 
 from tests.support.databases import Database
 from tests.support.graphql import BY, ask, data, identify, refusal
-from tests.support.serving import serving
 
 DEED = """{ dryRun expectedVersion expectedOtherVersion waiting event { seq kind outcome summary actor reason }
   clusters { id size version emails phoneNumbers }
@@ -21,18 +19,6 @@ DEED = """{ dryRun expectedVersion expectedOtherVersion waiting event { seq kind
     links { contactId otherId added }
     bans { contactId otherId added }
   } }"""
-
-
-@pytest.fixture
-async def client(database: Database) -> AsyncIterator[httpx2.AsyncClient]:
-    async with serving(database.url) as client:
-        yield client
-
-
-@pytest.fixture
-async def embedded(sqlite: Database) -> AsyncIterator[httpx2.AsyncClient]:
-    async with serving(sqlite.url) as client:
-        yield client
 
 
 async def do(client: httpx2.AsyncClient, verb: str, arguments: str) -> Any:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import resource
-import signal
 import socket
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
@@ -26,9 +23,10 @@ from structlog.testing import capture_logs
 from identity_graphql.observability import configure
 from identity_graphql.server.http_protocol import MAX_PIPELINED, MAX_REFUSED
 from identity_graphql.services.identify import IdentityService
-from identity_graphql.settings import Settings
 from tests.support.databases import Database
-from tests.support.serving import ROOT, serving
+from tests.support.program import SERVE
+from tests.support.program import served as started
+from tests.support.serving import serving
 
 BODY = b'{"email": "a@x.io"}'
 HEAD = b"POST /identify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -543,30 +541,14 @@ class Program:
 
 @contextmanager
 def served(folder: Path, *, files: tuple[int, int] | None = None, **settings: str) -> Iterator[Program]:
-    kept = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
     limit = [] if files is None else ["prlimit", "--nofile={}:{}".format(*files)]
-    with (
-        (folder / "log").open("w") as log,
-        subprocess.Popen(
-            [*limit, sys.executable, "-m", "identity_graphql", "serve", "--port", "0"],
-            cwd=ROOT,
-            env={**kept, "DATABASE_URL": f"sqlite:///{folder}/identity.db", "LOG_FORMAT": "json", **settings},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            start_new_session=True,
-        ) as process,
+    database = f"sqlite:///{folder}/identity.db"
+    with started(folder, command=[*limit, *SERVE], DATABASE_URL=database, LOG_FORMAT="json", **settings) as (
+        process,
+        lines,
     ):
-        try:
-            assert process.stdout is not None
-            said = iter(process.stdout.readline, "")
-            address = next((line for line in said if "Health" in line), None)
-            assert address, (folder / "log").read_text()
-            yield Program(process, int(address.split(":")[-1].split("/")[0]), folder / "log")
-        finally:
-            with suppress(ProcessLookupError):  # with all that it started
-                os.killpg(process.pid, signal.SIGKILL)
+        port = int(lines[-1].split(":")[-1].split("/")[0])
+        yield Program(process, port, folder / "log")
 
 
 def test_half_a_request_does_not_keep_a_server_that_is_told_to_stop(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +28,7 @@ from identity_graphql.services.identify import IdentityService
 from identity_graphql.settings import Settings
 from identity_graphql.storage import Storage, migrations
 from identity_graphql.storage.tables import metadata
-from tests.support.databases import NAMES, Database, Databases
+from tests.support.databases import Database, Databases
 from tests.support.stewards import Steward
 
 T = TypeVar("T")
@@ -45,33 +44,13 @@ TABLES = {
     "event_contact",
     "former_claim",
 }
-NUMBERS = count(1)
-
-
-def database_on(name: str, databases: Databases, folder: Path) -> Database:
-    """A database of its own, that nobody has migrated."""
-    if name == "sqlite":
-        return Database(name, f"sqlite:///{folder / 'fresh.db'}")
-    server, database = databases.server(name), f"m{next(NUMBERS)}"
-    server.query(f"CREATE DATABASE {database}")
-    return Database(name, server.url(database), server)
-
-
-@pytest.fixture(params=NAMES)
-def fresh(request: pytest.FixtureRequest, databases: Databases, tmp_path: Path) -> Database:
-    return database_on(request.param, databases, tmp_path)
 
 
 @pytest.fixture
-async def storage(fresh: Database) -> AsyncIterator[Storage]:
-    storage = fresh.open()
+async def storage(unmigrated: Database) -> AsyncIterator[Storage]:
+    storage = unmigrated.open()
     yield storage
     await storage.close()
-
-
-@pytest.fixture
-def postgresql(databases: Databases, tmp_path: Path) -> Database:
-    return database_on("postgresql", databases, tmp_path)
 
 
 @pytest.fixture
@@ -137,11 +116,11 @@ async def test_the_migrations_make_what_the_program_declares(storage: Storage) -
     assert await tables_of(storage) == {*TABLES, "alembic_version"}
 
 
-async def test_alembics_commands_work_from_the_checkout(fresh: Database) -> None:
-    alembic(fresh.url, "upgrade", "head")
-    assert "No new upgrade operations" in alembic(fresh.url, "check")
-    alembic(fresh.url, "downgrade", "base")
-    storage = fresh.open()
+async def test_alembics_commands_work_from_the_checkout(unmigrated: Database) -> None:
+    alembic(unmigrated.url, "upgrade", "head")
+    assert "No new upgrade operations" in alembic(unmigrated.url, "check")
+    alembic(unmigrated.url, "downgrade", "base")
+    storage = unmigrated.open()
     assert await tables_of(storage) == {"alembic_version"}
     await storage.close()
 
@@ -171,22 +150,22 @@ async def go_down(storage: Storage, to: str) -> None:
 
 
 async def test_a_log_from_before_there_were_stewards_is_theirs_after_the_upgrade(
-    storage: Storage, fresh: Database
+    storage: Storage, unmigrated: Database
 ) -> None:
     await storage.migrate()
     steward = Steward(storage)
     await steward.requests(
         ("a@x.io", "111"), ("b@x.io", "222"), ("a@x.io", "222"), ("b@x.io", "111"), ("c@x.io", "111")
     )
-    before = await fresh.dump()
+    before = await unmigrated.dump()
     await go_down(storage, "0001")
     assert await tables_of(storage) == {"contact", "identifier", "pair", "event", "alembic_version"}
     assert len(await ask(storage, "SELECT * FROM event")) == 5
 
     await storage.migrate()
 
-    assert await fresh.dump() == before
-    await fresh.check()
+    assert await unmigrated.dump() == before
+    await unmigrated.check()
     history = (await HistoryService(storage).of_contacts([1])).histories.clusters[1]
     assert [event.outcome for event in history if isinstance(event, IdentifyEvent)] == [
         "CREATED",
@@ -198,13 +177,13 @@ async def test_a_log_from_before_there_were_stewards_is_theirs_after_the_upgrade
     await steward.split(3)
     await steward.undo(4)
     assert await steward.clusters() == [[1, 2], [3]]
-    await fresh.check()
+    await unmigrated.check()
     await steward.close()
 
 
 @pytest.mark.parametrize("verb", ["ban", "withheld"])
 async def test_what_stewards_decided_is_not_given_up_for_an_older_revision(
-    storage: Storage, fresh: Database, verb: str
+    storage: Storage, unmigrated: Database, verb: str
 ) -> None:
     await storage.migrate()
     steward = Steward(storage)
@@ -213,14 +192,14 @@ async def test_what_stewards_decided_is_not_given_up_for_an_older_revision(
     if verb == "withheld":
         await steward.requests(("a@x.io", "222"))
         await ask_to(storage, "DELETE FROM event WHERE kind <> 'identify'")
-    before = await fresh.dump()
+    before = await unmigrated.dump()
 
     for target in ("0001", "base"):
         with pytest.raises(ConfigurationError, match=r"first in event [34], .*migrate --reset") as refused:
             await go_down(storage, target)
         assert "backup" in str(refused.value)
 
-    assert await fresh.dump() == before
+    assert await unmigrated.dump() == before
     assert await storage.is_migrated()
     assert await differences(storage) == []
     await storage.migrate(reset=True)
@@ -279,9 +258,8 @@ async def test_postgresql_keeps_moments_in_utc_and_compares_keys_byte_by_byte(po
     }
 
 
-async def test_mariadb_keeps_microseconds_and_compares_keys_byte_by_byte(databases: Databases, tmp_path: Path) -> None:
-    storage = database_on("mariadb", databases, tmp_path).open()
-    await storage.migrate()
+async def test_mariadb_keeps_microseconds_and_compares_keys_byte_by_byte(databases: Databases) -> None:
+    storage = (await databases.get("mariadb")).open()
     columns = await ask(
         storage,
         "SELECT table_name, column_name, column_type, collation_name FROM information_schema.columns"
@@ -302,9 +280,8 @@ async def test_mariadb_keeps_microseconds_and_compares_keys_byte_by_byte(databas
     assert engines == [("InnoDB",)]
 
 
-async def test_sqlite_never_gives_an_id_out_again(databases: Databases, tmp_path: Path) -> None:
-    storage = database_on("sqlite", databases, tmp_path).open()
-    await storage.migrate()
+async def test_sqlite_never_gives_an_id_out_again(sqlite: Database) -> None:
+    storage = sqlite.open()
     numbered = await ask(storage, "SELECT name FROM sqlite_master WHERE sql LIKE '%AUTOINCREMENT%' ORDER BY name")
     await storage.close()
     assert numbered == [("contact",), ("event",)]
@@ -338,9 +315,9 @@ print([process.exitcode for process in processes])
 
 @pytest.mark.parametrize("isolation_level", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
 async def test_of_several_servers_that_start_at_once_exactly_one_migrates(
-    fresh: Database, isolation_level: str
+    unmigrated: Database, isolation_level: str
 ) -> None:
-    await assert_one_migrates(fresh, 6, isolation_level)
+    await assert_one_migrates(unmigrated, 6, isolation_level)
 
 
 async def test_of_several_servers_that_start_at_once_exactly_one_makes_the_schema(postgresql: Database) -> None:
@@ -349,18 +326,18 @@ async def test_of_several_servers_that_start_at_once_exactly_one_makes_the_schem
     await assert_one_migrates(Database("postgresql", url), 6, "SERIALIZABLE")
 
 
-async def assert_one_migrates(fresh: Database, number: int, isolation_level: str) -> None:
-    result = program(fresh.url, "-c", START, str(number), isolation_level=isolation_level)
+async def assert_one_migrates(unmigrated: Database, number: int, isolation_level: str) -> None:
+    result = program(unmigrated.url, "-c", START, str(number), isolation_level=isolation_level)
     assert result.stdout == f"{[0] * number}\n", result.stderr
     revisions = list(ScriptDirectory.from_config(migrations.configuration()).walk_revisions())
     assert result.stderr.count("Running upgrade") == len(revisions)
-    storage = fresh.open()
+    storage = unmigrated.open()
     assert await storage.is_migrated()
     await storage.close()
 
 
-async def test_who_migrates_is_waited_for(storage: Storage, fresh: Database) -> None:
-    other = fresh.open()
+async def test_who_migrates_is_waited_for(storage: Storage, unmigrated: Database) -> None:
+    other = unmigrated.open()
     async with storage.migrating():
         waiting = asyncio.create_task(other.migrate())
         await asyncio.sleep(0.5)
@@ -370,9 +347,9 @@ async def test_who_migrates_is_waited_for(storage: Storage, fresh: Database) -> 
     await other.close()
 
 
-async def test_who_waited_for_a_migration_sees_all_of_it(storage: Storage, fresh: Database) -> None:
+async def test_who_waited_for_a_migration_sees_all_of_it(storage: Storage, unmigrated: Database) -> None:
     await storage.migrate()
-    other, begun = fresh.open(), asyncio.Event()
+    other, begun = unmigrated.open(), asyncio.Event()
 
     async def migrate() -> None:
         async with storage.migrating() as connection:
@@ -445,7 +422,7 @@ async def test_reset_empties_the_database_and_leaves_what_is_not_ours(storage: S
 
 
 async def test_somebody_elses_table_of_that_name_is_not_touched(
-    databases: Databases, tmp_path: Path, storage: Storage, fresh: Database
+    databases: Databases, tmp_path: Path, storage: Storage, unmigrated: Database
 ) -> None:
     await ask_to(storage, "CREATE TABLE event (id INTEGER)")
     with pytest.raises(ConfigurationError, match=r"event.*another database.*\?schema=identity"):
@@ -469,18 +446,18 @@ async def test_autogenerate_without_a_change_writes_an_empty_migration(sqlite: D
 
 
 async def test_autogenerate_writes_a_change_down_so_that_it_runs(
-    fresh: Database, storage: Storage, alembic_copy: Path
+    unmigrated: Database, storage: Storage, alembic_copy: Path
 ) -> None:
     tables = alembic_copy / "identity_graphql/storage/tables.py"
     column = '    sa.Column("reason", sa.Text),\n'
     assert column in tables.read_text()
     tables.write_text(tables.read_text().replace(column, column + '    sa.Column("seen_at", UtcDateTime),\n'))
     await storage.migrate()
-    alembic(fresh.url, "revision", "--autogenerate", "-m", "add a moment", folder=alembic_copy)
+    alembic(unmigrated.url, "revision", "--autogenerate", "-m", "add a moment", folder=alembic_copy)
 
-    alembic(fresh.url, "upgrade", "head", folder=alembic_copy)
+    alembic(unmigrated.url, "upgrade", "head", folder=alembic_copy)
     assert [difference[0] for difference in await differences(storage)] == ["remove_column"]
-    alembic(fresh.url, "downgrade", "-1", folder=alembic_copy)
+    alembic(unmigrated.url, "downgrade", "-1", folder=alembic_copy)
     assert await differences(storage) == []
 
 

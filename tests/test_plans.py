@@ -116,16 +116,9 @@ async def sent(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Recorder:
 @pytest.fixture
 async def fresh(database: Database, databases: Databases) -> AsyncIterator[Database]:
     """Another database of this kind that nobody has used yet."""
-    if database.server is None:
-        yield await databases.get(database.name)
-        return
-    database.server.query("CREATE DATABASE plans")
-    try:
-        made = Database(database.name, database.server.url("plans"), database.server)
+    with databases.another(database.name) as made:
         await migrate(made)
         yield made
-    finally:
-        database.server.query(f"DROP DATABASE plans{' WITH (FORCE)' if database.name == 'postgresql' else ''}")
 
 
 @pytest.fixture

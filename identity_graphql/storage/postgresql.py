@@ -175,7 +175,7 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-# The steps of `writes.write`, in its order: each waits for the one before it, which it counts or joins. The
+# The steps of `plan_writes.write`, in its order: each waits for the one before it, which it counts or joins. The
 # statement sees the tables as they were before it, so a row is changed at most once: the swap of a primary that is
 # demoted also links it. Rows that are there are found by a list of keys, and only then joined, by hash, whatever is
 # known of the tables: `+ 0` and `|| ''` keep a join from going through an index, some of them or all of it;

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -228,6 +228,20 @@ class Databases:
         else:
             await empty(database)
         return database
+
+    @contextmanager
+    def another(self, name: str) -> Iterator[Database]:
+        """A database of this kind, for one test alone, that nobody has migrated; gone afterwards."""
+        self._files += 1
+        if name == "sqlite":
+            yield Database(name, f"sqlite:///{self._folder / f'another{self._files}.db'}")
+            return
+        server, label = self.server(name), f"another{self._files}"
+        server.query(f"CREATE DATABASE {label}")
+        try:
+            yield Database(name, server.url(label), server)
+        finally:
+            server.query(f"DROP DATABASE {label}" + (" WITH (FORCE)" if name == "postgresql" else ""))
 
     async def _sqlite(self) -> Database:
         template = self._folder / "template.db"

@@ -17,6 +17,7 @@ from identity_graphql.settings import Settings
 from tests.support.serving import ROOT
 
 PROGRAM = Path(sys.executable).with_name("identity-graphql")
+SERVE = (sys.executable, "-m", "identity_graphql", "serve", "--port", "0")
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -50,10 +51,9 @@ def refused(result: subprocess.CompletedProcess[str]) -> str:
 
 @contextmanager
 def served(
-    folder: Path, *arguments: str, command: Sequence[str] = (), **settings: str
+    folder: Path, *arguments: str, command: Sequence[str] = SERVE, **settings: str
 ) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """A server, and the lines that it printed before it served."""
-    command = command or (sys.executable, "-m", "identity_graphql", "serve", "--port", "0")
     with (
         (folder / "log").open("w") as log,
         subprocess.Popen(

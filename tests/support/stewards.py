@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from identity_graphql.domain.decide import Command, VerbResult
@@ -13,7 +14,8 @@ from identity_graphql.domain.state import Node
 from identity_graphql.services.identify import IdentityService
 from identity_graphql.services.stewardship import StewardService
 from identity_graphql.storage import Storage
-from tests.support.replayed import structure
+from tests.support.databases import Database, check, tables_of
+from tests.support.replayed import check_judged_again, check_replay, events_of, structure
 
 Ask = Callable[[Command], Awaitable[VerbResult]]
 
@@ -102,3 +104,17 @@ class Steward:
 
     async def close(self) -> None:
         await self.service.close()
+
+
+@asynccontextmanager
+async def working(database: Database, **words: Any) -> AsyncIterator[Steward]:
+    """A steward on a database. Afterwards all must hold, and the log judged again must give the present."""
+    storage = database.open()
+    steward = Steward(storage, **words)
+    yield steward
+    await steward.close()
+    dump = await database.dump(storage)
+    await storage.close()
+    rows, events = check(tables_of(dump)), events_of(dump)
+    check_replay(replay(events), rows)
+    check_judged_again(events, replay(events))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
 
 import strawberry
 from strawberry import UNSET
@@ -45,8 +46,10 @@ from identity_graphql.api.graphql.stewardship import (
     command,
     identifiers_of,
 )
+from identity_graphql.domain.decide import Command, VerbResult
 from identity_graphql.errors import IdentityError, InvalidInput, Problem
 from identity_graphql.observability import note
+from identity_graphql.services.stewardship import StewardService
 
 End = Annotated[SubjectInput, strawberry.argument(description="A contact or an identifier.")]
 Items = Annotated[
@@ -167,6 +170,23 @@ class Query:
         found = await info.context.history.page_of_bans(after=(contact_id, other_id, seq), limit=size + 1)
         nodes = [Ban.from_domain(ban) for ban in found]
         return Connection.of(nodes, [(seq, *contacts) for *contacts, seq in found], first=size, after=cursor)
+
+
+def about_one_contact(verb: Callable[[StewardService, int, Command], Awaitable[VerbResult]], description: str) -> Any:
+    """Returns the mutation that does a verb which asks for no more than a contact."""
+
+    async def resolve(
+        info: Info,
+        id: ContactId,
+        actor: Actor,
+        reason: Reason,
+        expected_version: ExpectedVersion = UNSET,
+        dry_run: DryRun = False,
+    ) -> StewardPayload:
+        wanted = command(actor, reason, expected_version, dry_run)
+        return StewardPayload.from_domain(await verb(info.context.steward, number_of(id), wanted))
+
+    return strawberry.mutation(resolve, description=description)
 
 
 @strawberry.type(
@@ -316,50 +336,19 @@ class Mutation:
         )
         return StewardPayload.from_domain(result)
 
-    @strawberry.mutation(
-        description="Delete a contact, and the evidence that it brought. Its cluster falls apart if it must; the part"
-        " with the oldest contact keeps its primary."
+    delete_contact = about_one_contact(
+        StewardService.delete_contact,
+        "Delete a contact, and the evidence that it brought. Its cluster falls apart if it must; the part with the"
+        " oldest contact keeps its primary.",
     )
-    async def delete_contact(
-        self,
-        info: Info,
-        id: ContactId,
-        actor: Actor,
-        reason: Reason,
-        expected_version: ExpectedVersion = UNSET,
-        dry_run: DryRun = False,
-    ) -> StewardPayload:
-        wanted = command(actor, reason, expected_version, dry_run)
-        return StewardPayload.from_domain(await info.context.steward.delete_contact(number_of(id), wanted))
-
-    @strawberry.mutation(description="Bring a deleted contact back, and its evidence as far as no ban forbids.")
-    async def restore_contact(
-        self,
-        info: Info,
-        id: ContactId,
-        actor: Actor,
-        reason: Reason,
-        expected_version: ExpectedVersion = UNSET,
-        dry_run: DryRun = False,
-    ) -> StewardPayload:
-        wanted = command(actor, reason, expected_version, dry_run)
-        return StewardPayload.from_domain(await info.context.steward.restore_contact(number_of(id), wanted))
-
-    @strawberry.mutation(
-        description="Erase all that is known of a customer, in the log as well. It cannot be undone. Backups are"
-        " outside."
+    restore_contact = about_one_contact(
+        StewardService.restore_contact,
+        "Bring a deleted contact back, and its evidence as far as no ban forbids.",
     )
-    async def erase_cluster(
-        self,
-        info: Info,
-        id: ContactId,
-        actor: Actor,
-        reason: Reason,
-        expected_version: ExpectedVersion = UNSET,
-        dry_run: DryRun = False,
-    ) -> StewardPayload:
-        wanted = command(actor, reason, expected_version, dry_run)
-        return StewardPayload.from_domain(await info.context.steward.erase_cluster(number_of(id), wanted))
+    erase_cluster = about_one_contact(
+        StewardService.erase_cluster,
+        "Erase all that is known of a customer, in the log as well. It cannot be undone. Backups are outside.",
+    )
 
     @strawberry.mutation(
         description="Erase one email or phone number wherever it stands, in the log as well. It cannot be undone."
