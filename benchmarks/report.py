@@ -72,7 +72,7 @@ def show(table: Table) -> None:
     """Print it, and keep it in RESULTS.md instead of its predecessor."""
     shown = RichTable(title=table.title, title_justify="left")
     for number, column in enumerate(table.columns):
-        shown.add_column(column, justify="right" if number else "left")
+        shown.add_column(column, justify="right" if number else "left", no_wrap=number > 0)
     for row in table.rows:
         shown.add_row(*row)
     console = Console()

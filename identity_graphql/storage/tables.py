@@ -55,7 +55,8 @@ def _(element: Any, compiler: Any, **options: Any) -> str:
 
 
 class Condition(FunctionElement[bool]):
-    """What stands in a WHERE as it is. Where there are no booleans, others get a `= 1`, and then no index is used."""
+    """What stands in a WHERE as it is. Where there are no booleans, SQLAlchemy compares others with 1, and no index is
+    used then: every look-up would go through the whole table, and a lock would lock it."""
 
     type = sa.Boolean()
     inherit_cache = True
@@ -75,11 +76,6 @@ class among(Condition):
 
     def __init__(self, column: sa.ColumnElement[Any], name: str) -> None:
         super().__init__(column, sa.bindparam(name))
-
-    def self_group(self, against: Any = None) -> Self:
-        """As it is. SQLAlchemy would compare it with 1 where there is no BOOLEAN, and no index is used then: every
-        look-up would go through the whole table, and a lock would lock it."""
-        return self
 
 
 @compiles(among)
