@@ -502,3 +502,81 @@ async def test_a_ban_follows_its_contacts_through_merges_and_splits(steward: Ste
         await steward.merge(1, 3)
     await steward.merge(3, 2)
     assert await steward.clusters() == [[1], [2, 3]]
+
+
+# -- who comes in the place of somebody who was undone
+
+
+async def test_who_brings_later_what_an_undone_customer_had_is_kept_apart_as_that_was(steward: Steward) -> None:
+    await steward.requests((A, "111"), (B, "222"))
+    await steward.ban(1, 2)
+    await steward.requests((A, "333"), (A, "222"))
+
+    result = await steward.undo(1)
+
+    assert await steward.identifiers() == [{B, "222"}, {A, "333"}]
+    assert changed(result) == {(1, 2): None, (2, 3): 3}
+    assert await withheld(steward, (A, "222"), (B, "333")) == [True, True]
+
+
+async def test_who_was_split_off_is_kept_apart_by_what_comes_later_of_it(steward: Steward) -> None:
+    await steward.requests((A, "111"), (B, "111"))
+    await steward.split(2)
+    await steward.requests((B, "333"), (B, "111"))
+
+    await steward.undo(2)
+
+    assert await bans(steward) == {(1, 3): 3}
+    assert await steward.identifiers() == [{A, "111"}, {B, "333"}]
+
+
+@pytest.mark.parametrize("said", [(A, "222"), (B, "111")])
+async def test_who_comes_with_what_the_other_has_is_not_linked_to_it(steward: Steward, said: tuple[str, str]) -> None:
+    """The request is the first to bring what was undone, and brings it together with the other customer's."""
+    await steward.requests((A, "111"), (B, "222"))
+    await steward.ban(1, 2)
+    assert await withheld(steward, said) == [True]
+
+    await steward.undo(1)
+
+    assert {B, "222"} in await steward.identifiers()
+    assert [A in known or "111" in known for known in await steward.identifiers()].count(True) == (said[0] == A)
+
+
+async def test_of_a_customer_who_is_undone_in_part_each_one_who_comes_back_is_kept_apart(steward: Steward) -> None:
+    await steward.requests((A, "111"), (C, "111"), (B, "222"))
+    await steward.ban(1, 3)
+    await steward.requests((A, "333"))
+    await steward.undo(1)
+    assert await bans(steward) == {(2, 3): 4, (3, 4): 4}
+
+    await steward.undo(2)
+
+    assert await bans(steward) == {(3, 4): 4}
+    assert await withheld(steward, (A, "222")) == [True]
+
+
+async def test_a_ban_that_was_lifted_does_not_come_back_with_who_comes_later(steward: Steward) -> None:
+    await steward.requests((A, "111"), (B, "222"))
+    await steward.ban(1, 2)
+    await steward.unban(1, 2)
+    await steward.requests((A, "333"))
+
+    await steward.undo(1)
+
+    assert await bans(steward) == {}
+    assert await withheld(steward, (A, "222")) == [False]
+
+
+async def test_who_was_deleted_and_comes_back_is_as_free_as_before(steward: Steward) -> None:
+    """The ban is the deleted contact's: what comes later is judged again as it was."""
+    await steward.requests((A, "111"), (B, "222"), (D, "444"))
+    await steward.ban(1, 2)
+    await steward.delete(1)
+    await steward.requests((A, "333"), (A, "222"))
+    before = await steward.clusters()
+
+    await steward.undo(3)
+
+    assert [[1], *await steward.clusters()] == [[1], *(cluster for cluster in before if cluster != [3])]
+    assert await bans(steward) == {(1, 2): 4}

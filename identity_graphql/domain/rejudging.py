@@ -13,6 +13,7 @@ from typing import Self
 from msgspec import Struct
 
 from identity_graphql.domain import bans, verbs
+from identity_graphql.domain.contacts import Contact
 from identity_graphql.domain.identifiers import Identifier
 from identity_graphql.domain.state import Bond, State, bond, ends
 from identity_graphql.errors import IdentityError
@@ -44,6 +45,65 @@ class Seen(Struct, frozen=True):
 
     here: Customer
     there: Customer
+
+
+class Side(Struct):
+    """One of two customers that are kept apart: its contacts, and what it had that nobody has here yet."""
+
+    contacts: set[int]
+    missing: set[Identifier]
+
+    @classmethod
+    def of(cls, customer: Customer, state: State, when_seen: State) -> Self:
+        return cls(customer.within(state, when_seen), {i for i in customer.identifiers if i not in state.claims})
+
+    def has(self, state: State, identifier: Identifier, when_said: State) -> bool:
+        """Whether an identifier is this customer's, or would be."""
+        home = state.home(identifier)
+        if home is None:
+            return identifier in self.missing and identifier in when_said.claims
+        return home in bans.customers_of(state, self.contacts)
+
+
+class PendingBan(Struct):
+    """A ban, of which something that its two customers had is nobody's here: whoever brings it later is one of them.
+
+    As long as somebody really had it then (``when_said``): once nobody had, a request was judged without the ban.
+    """
+
+    seq: int
+    about: Seen
+    sides: tuple[Side, Side]
+
+    @classmethod
+    def after(cls, verb: verbs.Verb, state: State, seq: int, about: Seen, when_seen: State) -> Self | None:
+        """Returns what is left to be done of a decision that was judged again; None if that is nothing."""
+        if isinstance(verb, verbs.UnbanLink) or (isinstance(verb, verbs.SplitCluster) and not verb.ban):
+            return None
+        here, there = (Side.of(customer, state, when_seen) for customer in (about.here, about.there))
+        return cls(seq, about, (here, there)) if here.missing or there.missing else None
+
+    def forbids(self, state: State, identifiers: Sequence[Identifier], when_said: State) -> bool:
+        """Whether these are of both customers."""
+        return all(any(side.has(state, identifier, when_said) for identifier in identifiers) for side in self.sides)
+
+    def meet(self, state: State, contact: Contact, when_said: State) -> None:
+        """A contact was made: if it is one of the two customers, it is kept apart from the other."""
+        claimed = {identifier for identifier in state.claimed(contact) if identifier in when_said.claims}
+        for side in self.sides:
+            if not side.missing.isdisjoint(claimed):
+                side.missing.difference_update(claimed)
+                side.contacts.add(contact.id)
+                here, there = self.sides
+                bans.separate(state, here.contacts, there.contacts, self.seq)
+
+    def is_lifted_with(self, other: Seen) -> bool:
+        """Whether lifting all bans between two customers lifts this one."""
+        two = (self.about.here.contacts, self.about.there.contacts)
+        return any(
+            not (two[0].isdisjoint(one.contacts) or two[1].isdisjoint(another.contacts))
+            for one, another in ((other.here, other.there), (other.there, other.here))
+        )
 
 
 def is_decision(verb: verbs.Verb) -> bool:

@@ -13,6 +13,7 @@ from identity_graphql.domain.contacts import PROVISIONAL, Contact
 from identity_graphql.domain.events import Demotion, Event, IdentifyEvent, Outcome, VerbEvent
 from identity_graphql.domain.identifiers import identifiers
 from identity_graphql.domain.reconcile import outcome_of
+from identity_graphql.domain.rejudging import PendingBan
 from identity_graphql.domain.replay import learn, step
 from identity_graphql.domain.state import State
 from identity_graphql.errors import IdentityError
@@ -59,22 +60,27 @@ def counterfactual(events: Sequence[Event], without: frozenset[int], known: Crea
     """
     state, seen = State(), State()  # as it comes to be, and as it really was when stewards decided
     made: dict[int, int] = {}
+    pending: list[PendingBan] = []
     asked = {event.seq: event.verb for event in events if isinstance(event, VerbEvent)}
     last = max((seq for seq, verb in asked.items() if seq not in without and rejudging.is_decision(verb)), default=0)
     for event in events:
         saw_what_it_left = isinstance(event, VerbEvent) and isinstance(event.verb, verbs.Undo)
-        if saw_what_it_left and event.seq <= last:
+        if saw_what_it_left and (event.seq <= last or pending):
             step(seen, event)
         if event.seq in without:
             pass
         elif isinstance(event, IdentifyEvent):
-            _identify_again(state, event, known, made)
+            _identify_again(state, event, known, made, pending, seen)
         elif (about := rejudging.seen(event.verb, seen)) is not None:
             rejudging.judge_again(event.verb, state, event.at, event.seq, about=about, when_seen=seen, without=without)
+            if isinstance(event.verb, verbs.UnbanLink):
+                pending = [ban for ban in pending if not ban.is_lifted_with(about)]
+            elif left := PendingBan.after(event.verb, state, event.seq, about, seen):
+                pending.append(left)
         else:
             with suppress(IdentityError):  # it would have been refused
                 verbs.carry_out(event.verb, state, event.at, event.seq)
-        if not saw_what_it_left and event.seq <= last:
+        if not saw_what_it_left and (event.seq <= last or pending):
             step(seen, event)
     return state, made
 
@@ -109,12 +115,20 @@ def _adopted(contact: Contact, wanted: Contact | None, at: datetime) -> Contact:
     return after if same else replace(after, updated_at=at)
 
 
-def _identify_again(state: State, event: IdentifyEvent, known: CreatedFor, made: dict[int, int]) -> None:
+def _identify_again(
+    state: State,
+    event: IdentifyEvent,
+    known: CreatedFor,
+    made: dict[int, int],
+    pending: Sequence[PendingBan],
+    when_said: State,
+) -> None:
     pair = event.pair
     homes = [state.home(identifier) for identifier in identifiers(event.email, event.phone_number)]
     withheld = state.withheld.get(pair) if pair else None
     touched = {home for home in homes if home is not None}
     barred = (withheld is not None and withheld.banned) or (len(touched) > 1 and state.banned(*touched) is not None)
+    barred = barred or any(ban.forbids(state, event.identifiers, when_said) for ban in pending)
     outcome = outcome_of(homes, seen=pair is None or pair in state.pairs, withheld=withheld is not None, barred=barred)
     if outcome is Outcome.UNCHANGED:
         return
@@ -129,3 +143,6 @@ def _identify_again(state: State, event: IdentifyEvent, known: CreatedFor, made:
     assert primary_id is not None, "a request without a cluster makes a contact"
     demoted = tuple(Demotion(home, 0, 0) for home in touched if home != primary_id)
     learn(state, replace(event, outcome=outcome, contact_id=contact_id, primary_id=primary_id, demoted=demoted))
+    if contact_id is not None:
+        for ban in pending:
+            ban.meet(state, state.contacts[contact_id], when_said)

@@ -40,6 +40,17 @@ class Side:
 
 
 @dataclass
+class Absent:
+    """A decision about two customers who had values that nobody owns here. Whoever brings one of these later, while
+    somebody really owned it, is in their place."""
+
+    seq: int
+    sides: tuple[Side, Side]
+    ids: tuple[set[int], set[int]]
+    values: tuple[set[str], set[str]]
+
+
+@dataclass
 class Memory:
     rows: list[Row] = field(default_factory=list)  # in the order of their birth
     owners: dict[str, int] = field(default_factory=dict)  # value -> the row that brought it
@@ -48,6 +59,7 @@ class Memory:
     links: list[tuple[int, int]] = field(default_factory=list)
     apart: dict[frozenset[int], set[int]] = field(default_factory=dict)  # any two rows -> who decided so
     banned_pairs: list[Pair] = field(default_factory=list)
+    absent: list[Absent] = field(default_factory=list)
 
     @classmethod
     def of(cls, events: Sequence[Mapping[str, Any]], gone: set[int] | None = None) -> Memory:
@@ -58,7 +70,8 @@ class Memory:
                 continue
             memory.spread()
             if event["kind"] == "identify":
-                memory.request(event["email"], event["phone_number"], event["contact_id"] or -event["seq"])
+                owned = set(cls.of(events[:number]).owners) if memory.absent else set()
+                memory.request(event["email"], event["phone_number"], event["contact_id"] or -event["seq"], owned)
                 continue
             asked = event["detail"]["asked"]
             match asked["verb"]:
@@ -74,14 +87,16 @@ class Memory:
 
     # -- what can be told
 
-    def request(self, email: str | None, phone_number: str | None, new: int) -> None:
+    def request(self, email: str | None, phone_number: str | None, new: int, owned: set[str]) -> None:
         values = [value for value in (email, phone_number) if value]
         homes = [self.reach(self.owners[value]) for value in values if value in self.owners]
         pair = (email, phone_number) if email and phone_number else None
-        if pair in self.banned_pairs or (len(homes) == 2 and self.banned(*homes)):
+        in_place = any(all(self.stands_for(values, absent, n, owned) for n in (0, 1)) for absent in self.absent)
+        if pair in self.banned_pairs or (len(homes) == 2 and self.banned(*homes)) or in_place:
             assert pair
             if email not in self.owners:
                 self.bear(Row(new, (email, None)))
+                self.put_in_place(new, owned)
             if pair not in self.waiting and pair not in self.banned_pairs:
                 self.waiting.append(pair)
             return
@@ -89,6 +104,23 @@ class Memory:
             self.bear(Row(new, (email, phone_number)))
         if pair:
             self.believe(pair)
+        if len(homes) < len(values):
+            self.put_in_place(new, owned)
+
+    def stands_for(self, values: Iterable[str], absent: Absent, n: int, owned: set[str]) -> bool:
+        """Whether one of these values is of one of the two customers of a decision."""
+        known = [self.reach(self.owners[value]) for value in values if value in self.owners]
+        fresh = {value for value in values if value not in self.owners and value in owned}
+        return any(absent.ids[n] & reached for reached in known) or not fresh.isdisjoint(absent.values[n])
+
+    def put_in_place(self, new: int, owned: set[str]) -> None:
+        brought = {value for value, owner in self.owners.items() if owner == new and value in owned}
+        for absent in self.absent:
+            for ids, values in zip(absent.ids, absent.values, strict=True):
+                if values & brought:
+                    values -= brought
+                    ids.add(new)
+                    self.separate(*absent.ids, {absent.seq})
 
     def merge_clusters(self, asked: Mapping[str, Any]) -> None:
         one, other = asked["one"], asked["other"]
@@ -98,15 +130,15 @@ class Memory:
             self.links.append((one, other))
 
     def ban_link(self, asked: Mapping[str, Any], seen: Memory, seq: int) -> None:
-        out, rest = (seen.side(asked[end]).within(self, seen) for end in ("one", "other"))
-        self.divide(out, rest)
-        self.separate(out, rest, {seq})
+        self.part(seen.side(asked["one"]), seen.side(asked["other"]), seen, seq)
 
     def unban_link(self, asked: Mapping[str, Any], seen: Memory, gone: set[int]) -> None:
         if asked["pair"]:
             self.banned_pairs = [pair for pair in self.banned_pairs if pair != tuple(asked["pair"])]
             return
         sides = [seen.side(end) for end in asked["contacts"]]
+        for a, b in (sides, sides[::-1]):
+            self.absent = [one for one in self.absent if not (one.sides[0].ids & a.ids and one.sides[1].ids & b.ids)]
         meant = {frozenset((a, b)) for a in sides[0].ids for b in sides[1].ids}
         # Who is one customer with them here and was none then, and was kept apart then, is still.
         others = {two for two, decisions in seen.apart.items() if decisions - gone and two not in meant}
@@ -130,10 +162,19 @@ class Memory:
     def split_cluster(self, asked: Mapping[str, Any], seen: Memory, seq: int) -> None:
         leaving = set(asked["contact_ids"])
         cluster = seen.reach(min(leaving))
-        out, rest = (seen.side_of(ids).within(self, seen) for ids in (leaving, cluster - leaving))
-        self.divide(out, rest)
+        one, other = seen.side_of(leaving), seen.side_of(cluster - leaving)
         if asked["ban"]:
-            self.separate(out, rest, {seq})
+            self.part(one, other, seen, seq)
+        else:
+            self.divide(one.within(self, seen), other.within(self, seen))
+
+    def part(self, one: Side, other: Side, seen: Memory, seq: int) -> None:
+        """Two customers for good, also whom of them brings later what nobody owns here."""
+        out, rest = one.within(self, seen), other.within(self, seen)
+        self.divide(out, rest)
+        self.separate(out, rest, {seq})
+        missing = [{value for value in side.values if value not in self.owners} for side in (one, other)]
+        self.absent.append(Absent(seq, (one, other), (out, rest), (missing[0], missing[1])))
 
     def divide(self, here: set[int], there: set[int]) -> None:
         """Two customers of each that has some of these and some of those; who is of both stays."""
@@ -180,9 +221,7 @@ class Memory:
                 self.waiting = [other for other in self.waiting if other != pair]
                 self.banned_pairs.append(pair)
         if contacts and None not in contacts:
-            out, rest = (seen.side(end).within(self, seen) for end in contacts)
-            self.divide(out, rest)
-            self.separate(out, rest, {seq})
+            self.part(seen.side(contacts[0]), seen.side(contacts[1]), seen, seq)
         if pair and all(value in self.owners for value in pair):
             self.separate({self.owners[pair[0]]}, {self.owners[pair[1]]}, {seq})
 
