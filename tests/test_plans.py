@@ -289,6 +289,50 @@ async def test_postgresql_plans_look_ups_by_index_whatever_it_knows(sent: Record
     await check("of thousands of rows, all")
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_postgresql_finds_what_stewards_did_by_indexes_that_have_nothing_else(
+    sent: Recorder, unknown: Storage
+) -> None:
+    by_actor = {text: "event.actor =" in text for text in sent.sent if "of_kind_7" in text}
+    assert sorted(by_actor.values()) == [False, True]
+
+    async def check(known: str) -> None:
+        async with unknown.reading() as connection:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            for statement, is_by_actor in by_actor.items():
+                await driver.execute(f"PREPARE plan AS {statement}")
+                given = ", ".join(["NULL"] * len(set(re.findall(r"\$\d+", statement))))
+                plan = await driver.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE plan ({given})")
+                await driver.execute("DEALLOCATE plan")
+                used = set(re.findall(r"'Index Name': '(\w+)'", str(plan)))
+                assert used == {"ix_event_actor_kind_seq" if is_by_actor else "ix_event_kind_seq"}, known
+
+    await check("of tables that are empty, nothing")
+    await fill(unknown, range(4, 4 + FEW))
+    await run(unknown, "ANALYZE")
+    await check("of a few rows, all")
+    await fill(unknown, range(4 + FEW, MANY))
+    await check("of thousands of rows, what was true of a few")
+    await run(unknown, "ANALYZE")
+    await check("of thousands of rows, all")
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_sqlite_finds_what_stewards_did_by_indexes_that_have_nothing_else(
+    sent: Recorder, unknown: Storage
+) -> None:
+    await fill(unknown, range(4, MANY))
+    used: dict[bool, set[str]] = {}
+    async with unknown.reading() as connection:
+        for statement, parameters in sent.sent.items():
+            if "of_kind_7" in statement:
+                plan = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", tuple(parameters))
+                steps = [step.detail for step in plan if step.detail.startswith("SEARCH")]
+                used["event.actor =" in statement] = {re.sub(r".* INDEX (\w+) .*", r"\1", step) for step in steps}
+
+    assert used == {False: {"ix_event_kind_seq"}, True: {"ix_event_actor_kind_seq"}}
+
+
 @pytest.mark.parametrize(
     ("database", "known"),
     # Nobody tells SQLite to look at its tables.

@@ -26,6 +26,8 @@ from identity_graphql.storage.plan_writes import MOST_PARAMETERS
 
 STRETCH = 100_000
 """Events that one statement goes through."""
+FIRST_STRETCH = 1_000
+"""Events among which those of a page are looked for first."""
 ALWAYS = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
@@ -182,10 +184,7 @@ async def page(connection: AsyncConnection, wanted: EventFilter, *, after: int, 
         "limit": limit,
     }
     if EventKind.IDENTIFY in kinds:
-        rows = await connection.execute(
-            statements.PAGE_OF_EVENTS, {**within, "kinds": statements.padded(sorted(kinds), "")}
-        )
-        return [event_of(row) for row in rows]
+        return await _page_of_any(connection, {**within, "kinds": statements.padded(sorted(kinds), "")})
     for number, kind in enumerate(statements.VERB_KINDS):
         within[f"kind_{number}"] = kind.value if kind in kinds else ""
     if wanted.actor is None:
@@ -194,6 +193,22 @@ async def page(connection: AsyncConnection, wanted: EventFilter, *, after: int, 
         found = await connection.execute(statements.PAGE_OF_VERBS_BY_ACTOR, {**within, "actor": wanted.actor})
     seqs = sorted(found.scalars())[:limit]
     return sorted(await events(connection, seqs), key=lambda event: event.seq)
+
+
+async def _page_of_any(connection: AsyncConnection, within: dict[str, Any]) -> list[Event]:
+    """The same of any kind, a stretch of the log at a time, each twice as long as the last.
+
+    In one statement, PostgreSQL may read all and then sort it, where it knows nothing of the table.
+    """
+    found: list[Event] = []
+    after, upto, limit = within["after"], within["upto"], within["limit"]
+    length = FIRST_STRETCH
+    while after < upto and len(found) < limit:
+        stretch = {"after": after, "upto": min(after + length, upto), "limit": limit - len(found)}
+        rows = await connection.execute(statements.PAGE_OF_EVENTS, {**within, **stretch})
+        found += [event_of(row) for row in rows]
+        after, length = stretch["upto"], 2 * length
+    return found
 
 
 async def _around(connection: AsyncConnection, moment: datetime, low: int, high: int) -> tuple[int, int]:

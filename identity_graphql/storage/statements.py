@@ -360,7 +360,7 @@ def _page_of_verbs(index: str, *conditions: sa.ColumnElement[bool]) -> sa.Compou
     pages = (
         by_index(
             sa.select(event.c.seq)
-            .where(event.c.kind == sa.bindparam(f"kind_{number}"), event.c.actor.is_not(None), _WITHIN, *conditions)
+            .where(event.c.kind == sa.bindparam(f"kind_{number}"), _WITHIN, *conditions)
             .order_by(event.c.seq)
             .limit(sa.bindparam("limit")),
             event,
@@ -371,7 +371,7 @@ def _page_of_verbs(index: str, *conditions: sa.ColumnElement[bool]) -> sa.Compou
     return sa.union_all(*(sa.select(page.c.seq) for page in pages))
 
 
-PAGE_OF_VERBS = _page_of_verbs("ix_event_kind_seq")
+PAGE_OF_VERBS = _page_of_verbs("ix_event_kind_seq", event.c.kind != sa.literal_column(f"'{EventKind.IDENTIFY}'"))
 PAGE_OF_VERBS_BY_ACTOR = _page_of_verbs("ix_event_actor_kind_seq", exactly(event.c.actor, "actor"))
 
 NEWEST_EVENT = sa.select(event.c.at).where(event.c.seq <= sa.bindparam("seq")).order_by(event.c.seq.desc()).limit(1)
