@@ -185,6 +185,25 @@ async def theirs(service: IdentityService, name: int) -> None:
         await service.identify(email=f"their.{name}.{number}@x.io", phone_number=f"777{name:02}")
 
 
+@pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)  # SQLite has one writer at a time
+async def test_an_event_that_is_not_committed_yet_is_waited_for(
+    storage: Storage, database: Database, service: IdentityService
+) -> None:
+    history, nothing = HistoryService(storage), EventFilter()
+    other = database.open()
+    async with other.transaction() as connection:
+        columns = {"kind": "identify", "outcome": "CREATED", "raw": {}, "norm": "2", "demoted": [], "contact_id": 99}
+        versions = {"primary_id": 99, "version_before": 0, "version_after": 1}
+        await connection.execute(event.insert(), {**columns, **versions, "at": datetime.now(UTC), "email": "z@x.io"})
+        await service.identify(email="a@x.io", phone_number=None)
+        page = asyncio.ensure_future(history.page_of_events(nothing, after=0, limit=9, charge=lambda events: None))
+        await asyncio.sleep(0.2)
+        assert not page.done()
+    await other.close()
+
+    assert [logged.event.seq for logged in await page] == [1, 2]
+
+
 async def test_an_actor_is_found_exactly_as_logged(
     client: httpx2.AsyncClient, database: Database, storage: Storage
 ) -> None:
