@@ -12,6 +12,7 @@ from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations.ops import MigrationScript
 from alembic.runtime.migration import MigrationContext
+from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 
 from identity_graphql.errors import ConfigurationError
@@ -51,7 +52,22 @@ def run(connection: sa.Connection) -> None:
         render_as_batch=connection.dialect.name == "sqlite",
     )
     with context.begin_transaction():
+        refuse_in_time(connection)
         context.run_migrations()
+
+
+def refuse_in_time(connection: sa.Connection) -> None:
+    """Before the first step down, ask all revisions on the way whether they may be left: MySQL takes no step back."""
+    current = context.get_context().get_current_revision()
+    if current is None or context.config.attributes.get("reset"):
+        return
+    try:
+        on_the_way = list(context.script.iterate_revisions(current, context.get_revision_argument()))
+    except (KeyError, RevisionError):  # it goes nowhere, or up
+        return
+    for script in on_the_way:
+        if refuse := getattr(script.module, "refuse_to_forget", None):
+            refuse(connection)
 
 
 async def run_alone(address: Address) -> None:

@@ -20,7 +20,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.util import await_only
 
-from identity_graphql.domain.events import IdentifyEvent
+from identity_graphql.domain.events import EventFilter, EventKind, IdentifyEvent
 from identity_graphql.domain.identifiers import Normalisation
 from identity_graphql.errors import ConfigurationError
 from identity_graphql.services.history import HistoryService
@@ -223,6 +223,55 @@ async def test_alembics_command_says_why_it_does_not_go_down_and_still_prints_ho
     assert "Traceback" not in refused.stderr
     printed = alembic("postgresql://nobody@nowhere/none", "downgrade", "0002:0001", "--sql")
     assert "DROP TABLE ban;" in printed
+
+
+async def test_what_stewards_did_is_found_after_the_upgrade_and_kept_by_a_way_back(
+    storage: Storage, unmigrated: Database
+) -> None:
+    await storage.migrate()
+    steward, history = Steward(storage, actor="ann"), HistoryService(storage)
+    await steward.requests(("a@x.io", "111"), ("b@x.io", "222"))
+    await steward.ban(1, 2)
+
+    async def found(**wanted: Any) -> list[int]:
+        page = await history.page_of_events(EventFilter(**wanted), after=0, limit=9, charge=lambda events: None)
+        return [logged.event.seq for logged in page]
+
+    before = await unmigrated.dump()
+    for _ in range(2):
+        await go_down(storage, "0002")
+        assert await indexes_of_the_log(storage) == {"ix_event_primary_id"}
+        assert await unmigrated.dump() == before
+        await storage.migrate()
+        assert await indexes_of_the_log(storage) == {
+            "ix_event_primary_id",
+            "ix_event_kind_seq",
+            "ix_event_actor_kind_seq",
+        }
+        assert await differences(storage) == []
+        assert await found(actor="ann") == await found(kinds=frozenset({EventKind.BAN_LINK})) == [3]
+    await unmigrated.check()
+    await steward.close()
+
+
+async def indexes_of_the_log(storage: Storage) -> set[str | None]:
+    found = await inspect(storage, lambda connection: sa.inspect(connection).get_indexes("event"))
+    return {index["name"] for index in found}
+
+
+@pytest.mark.parametrize("unmigrated", ["postgresql", "sqlite"], indirect=True)
+async def test_where_an_index_can_have_some_rows_requests_are_not_in_those_of_stewards(storage: Storage) -> None:
+    await storage.migrate()
+    catalogue = {
+        "postgresql": "SELECT indexdef FROM pg_indexes WHERE tablename = 'event' AND indexname LIKE 'ix_event_%kind%'",
+        "sqlite": "SELECT sql FROM sqlite_master WHERE name LIKE 'ix_event_%kind%'",
+    }
+    async with storage.reading() as connection:
+        name = connection.dialect.name
+
+    conditions = [str(row[0]).partition(" WHERE ")[2] for row in await ask(storage, catalogue[name])]
+    assert ["kind" in condition for condition in sorted(conditions)] in ([True, False], [False, True])
+    assert all(conditions)
 
 
 def test_the_history_is_one_line() -> None:

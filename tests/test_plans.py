@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from identity_graphql.domain.events import EventFilter, EventKind
 from identity_graphql.services.history import HistoryService
 from identity_graphql.services.verification import verify
 from identity_graphql.storage import Storage, statements
@@ -23,6 +24,9 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 BY_KEY = re.compile(r"\b(id|linked_id|contact_id|other_id|value|email|phone_number|seq|primary_id)\)?(::text)? [=<>]")
 """A condition on what tells rows apart: a kind does not, and neither does that something is null or not."""
 
+DELETED = EventFilter(kinds=frozenset({EventKind.DELETE_CONTACT}))
+BY_ACTOR = EventFilter(actor="steward")
+DURING = EventFilter(since=NOW, until=datetime(2100, 1, 1, tzinfo=UTC))
 Sent = dict[str, Sequence[Any]]
 """Statements as the driver gets them, each with the parameters that came with it first"""
 
@@ -73,6 +77,8 @@ async def everything(storage: Storage) -> None:
     await steward.service.page_of_contacts(after=0, limit=10)
     await steward.service.page_of_clusters(after=0, limit=10)
     await archive.event(1)
+    for wanted in (EventFilter(), DELETED, BY_ACTOR, DURING):
+        await archive.page_of_events(wanted, after=0, limit=10, charge=lambda events: None)
     await archive.page_of_withheld(after=0, limit=10)
     await archive.page_of_bans(after=(0, 0, 0), limit=10)
     await archive.kept_apart([(1, 4)])
@@ -202,7 +208,7 @@ KIND_ALONE = "66"  # bytes: sixteen characters of four, and their length
 
 
 def sqlite_faults(plan: sa.Row[Any]) -> Iterator[str]:
-    if re.match(r"SCAN (?!touched|CONSTANT)|.*\(kind=\?\)", plan.detail):
+    if re.match(r"SCAN (?!touched|of_kind|CONSTANT)|.*\(kind=\?\)", plan.detail):
         yield plan.detail
 
 
@@ -281,6 +287,50 @@ async def test_postgresql_plans_look_ups_by_index_whatever_it_knows(sent: Record
     await check("of thousands of rows, what was true of a few")
     await run(unknown, "ANALYZE")
     await check("of thousands of rows, all")
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_postgresql_finds_what_stewards_did_by_indexes_that_have_nothing_else(
+    sent: Recorder, unknown: Storage
+) -> None:
+    by_actor = {text: "event.actor =" in text for text in sent.sent if "of_kind_7" in text}
+    assert sorted(by_actor.values()) == [False, True]
+
+    async def check(known: str) -> None:
+        async with unknown.reading() as connection:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            for statement, is_by_actor in by_actor.items():
+                await driver.execute(f"PREPARE plan AS {statement}")
+                given = ", ".join(["NULL"] * len(set(re.findall(r"\$\d+", statement))))
+                plan = await driver.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE plan ({given})")
+                await driver.execute("DEALLOCATE plan")
+                used = set(re.findall(r"'Index Name': '(\w+)'", str(plan)))
+                assert used == {"ix_event_actor_kind_seq" if is_by_actor else "ix_event_kind_seq"}, known
+
+    await check("of tables that are empty, nothing")
+    await fill(unknown, range(4, 4 + FEW))
+    await run(unknown, "ANALYZE")
+    await check("of a few rows, all")
+    await fill(unknown, range(4 + FEW, MANY))
+    await check("of thousands of rows, what was true of a few")
+    await run(unknown, "ANALYZE")
+    await check("of thousands of rows, all")
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_sqlite_finds_what_stewards_did_by_indexes_that_have_nothing_else(
+    sent: Recorder, unknown: Storage
+) -> None:
+    await fill(unknown, range(4, MANY))
+    used: dict[bool, set[str]] = {}
+    async with unknown.reading() as connection:
+        for statement, parameters in sent.sent.items():
+            if "of_kind_7" in statement:
+                plan = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", tuple(parameters))
+                steps = [step.detail for step in plan if step.detail.startswith("SEARCH")]
+                used["event.actor =" in statement] = {re.sub(r".* INDEX (\w+) .*", r"\1", step) for step in steps}
+
+    assert used == {False: {"ix_event_kind_seq"}, True: {"ix_event_actor_kind_seq"}}
 
 
 @pytest.mark.parametrize(

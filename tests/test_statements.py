@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, sqlite
 
-from identity_graphql.storage import statements, tables
+from identity_graphql.storage import event_log, statements, tables
 from tests.support.databases import Database
 
 GIVEN: dict[str, Any] = {
@@ -22,6 +22,10 @@ GIVEN: dict[str, Any] = {
     "of_kind": "email",
     "after": 0,
     "upto": 10,
+    "since": event_log.ALWAYS[0],
+    "until": event_log.ALWAYS[1],
+    "kinds": ["identify", "undo"],
+    "limit": 10,
     "primary_id": 1,
     "at": None,
 }

@@ -157,3 +157,15 @@ class VerbEvent(Struct, frozen=True):
 
 
 Event = IdentifyEvent | VerbEvent
+
+
+class EventFilter(Struct, frozen=True):
+    """Which events are wanted: those that meet every condition which is given.
+
+    ``actor`` is the steward as he is logged, ``since`` the first moment, ``until`` the first that is too late.
+    """
+
+    kinds: frozenset[EventKind] | None = None
+    actor: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None

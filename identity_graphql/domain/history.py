@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Self
 
@@ -16,6 +16,9 @@ from identity_graphql.domain.erasure import without_tokens
 from identity_graphql.domain.events import Event, IdentifyEvent, Outcome, VerbEvent
 from identity_graphql.domain.replay import replay, step
 from identity_graphql.domain.state import Ban, Node, Pair, State, Withheld, divided, ends
+
+SLACK = timedelta(hours=1)
+"""How much later than an event one with a smaller number may have happened, at the very most."""
 
 
 class Moment(Struct, frozen=True):

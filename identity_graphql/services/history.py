@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from datetime import datetime, timedelta
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple, TypeVar
 
-from identity_graphql.domain import explain
+from identity_graphql.domain import explain, undo
 from identity_graphql.domain.contacts import LARGEST_ID, no_contact
-from identity_graphql.domain.events import Event
+from identity_graphql.domain.events import Event, EventFilter, IdentifyEvent, Outcome
 from identity_graphql.domain.explain import Bridge, Explanation, Graph
-from identity_graphql.domain.history import ClusterHistory, Histories, Moment
-from identity_graphql.domain.identifiers import Identifier
+from identity_graphql.domain.history import SLACK, ClusterHistory, Histories, Moment
+from identity_graphql.domain.identifiers import Identifier, is_readable
 from identity_graphql.domain.state import Ban, Bond, Node, Pair, Withheld
 from identity_graphql.errors import InvalidInput, NotFound, Problem
 from identity_graphql.services.retry import Deadline
+from identity_graphql.services.stewardship import LONGEST_ACTOR
 from identity_graphql.storage import Storage
 
 T = TypeVar("T")
@@ -26,8 +27,16 @@ SMALL = 1_000
 """Events that are folded at once; more of them in a thread, so that requests are answered meanwhile."""
 LARGEST_CHUNK = 2_000
 """Contacts that are looked at together where a page of an earlier time is put together."""
-SLACK = timedelta(hours=1)
-"""How much later than an event one with a smaller number may have happened, at the very most."""
+
+
+class LoggedEvent(NamedTuple):
+    """An event, and what became of it."""
+
+    event: Event
+    undone_by: int | None
+    """the undo that took it back; None: it counts"""
+    kept_from: int | None
+    """of a withheld request, the cluster on the other side of the ban, by its primary then"""
 
 
 class HistoryService:
@@ -114,6 +123,24 @@ class HistoryService:
 
         return await self._read(read) if 0 < seq <= LARGEST_ID else None
 
+    async def page_of_events(
+        self, wanted: EventFilter, *, after: int, limit: int, charge: Callable[[int], None]
+    ) -> list[LoggedEvent]:
+        """The wanted events of the log by their numbers, from the first above ``after``.
+
+        ``charge`` is told of every event that is read beside them, and may raise. Raises InvalidInput for conditions
+        that nothing can meet.
+        """
+        _check(wanted)
+
+        async def read() -> list[LoggedEvent]:
+            events = await self._storage.page_of_events(wanted, after=after, limit=limit)
+            undone_by = undo.undone_by(await self._storage.undos_of(events))
+            kept_from = await self._kept_from(events, charge)
+            return [LoggedEvent(e, undone_by.get(e.seq), kept_from.get(e.seq)) for e in events]
+
+        return await self._read(read)
+
     async def page_of_withheld(self, *, after: int, limit: int) -> list[tuple[Pair, Withheld]]:
         """The pairs that bans keep back, by the events that did it, from the first above ``after``."""
         return await self._read(lambda: self._storage.page_of_withheld(after=after, limit=limit))
@@ -161,6 +188,15 @@ class HistoryService:
 
         return await self._read(read)
 
+    async def _kept_from(self, events: Sequence[Event], charge: Callable[[int], None]) -> Mapping[int, int]:
+        """Of those requests among these events that were withheld: `Histories.kept_from`."""
+        withheld = [e.primary_id for e in events if isinstance(e, IdentifyEvent) and e.outcome is Outcome.WITHHELD]
+        if not withheld:
+            return {}
+        history = await self._history(withheld, None)
+        charge(len(history.events))
+        return (await _computed(lambda: history.histories, history)).kept_from
+
     async def _history(self, contact_ids: Collection[int], moment: Moment | None) -> ClusterHistory:
         if moment is not None and moment.seq is not None:
             await self._wait_for_event(moment.seq)
@@ -200,6 +236,20 @@ class HistoryService:
                 return await attempt()
 
         return await self._deadline.retrying(alone)
+
+
+def _check(wanted: EventFilter) -> None:
+    problems = []
+    if wanted.kinds is not None and not wanted.kinds:
+        problems.append(Problem("kinds", "kinds must name at least one kind; left out, it is all of them."))
+    if wanted.actor is not None and not is_readable(wanted.actor):
+        problems.append(Problem("actor", "actor must be readable text, as in the log."))
+    elif wanted.actor is not None and len(wanted.actor) > LONGEST_ACTOR:
+        problems.append(Problem("actor", f"actor must have at most {LONGEST_ACTOR} characters."))
+    if wanted.since is not None and wanted.until is not None and wanted.since > wanted.until:
+        problems.append(Problem("since", "since must not be later than until."))
+    if problems:
+        raise InvalidInput(*problems)
 
 
 async def _folded(events: list[Event]) -> ClusterHistory:

@@ -7,6 +7,7 @@ happened to one of them at any time is in its lineage's events, and nothing else
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -14,15 +15,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_graphql.domain import erasure
 from identity_graphql.domain.contacts import LARGEST_ID
-from identity_graphql.domain.events import Event, EventKind, IdentifyEvent
+from identity_graphql.domain.events import Event, EventFilter, EventKind, IdentifyEvent, VerbEvent
+from identity_graphql.domain.history import SLACK
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 from identity_graphql.domain.state import ends
+from identity_graphql.domain.verbs import Undo
 from identity_graphql.storage import statements
 from identity_graphql.storage.event_rows import event_of
 from identity_graphql.storage.plan_writes import MOST_PARAMETERS
 
 STRETCH = 100_000
 """Events that one statement goes through."""
+FIRST_STRETCH = 1_000
+"""Events among which those of a page are looked for first."""
+ALWAYS = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 class Lineage(NamedTuple):
@@ -155,6 +161,94 @@ async def heads(connection: AsyncConnection, contact_ids: Collection[int]) -> se
 async def events(connection: AsyncConnection, seqs: Collection[int]) -> list[Event]:
     """These events, in any order."""
     return await _events(connection, statements.EVENTS, seqs)
+
+
+async def page(connection: AsyncConnection, wanted: EventFilter, *, after: int, upto: int, limit: int) -> list[Event]:
+    """The first wanted events above one number and up to another, in order.
+
+    Stewards' kinds, and what an actor did, are found by an index that has nothing else; times by halving the log.
+    """
+    kinds = frozenset(EventKind) if wanted.kinds is None else wanted.kinds
+    if wanted.actor is not None:
+        kinds -= {EventKind.IDENTIFY}  # it has no actor
+    if wanted.since is not None:
+        after, _ = await _around(connection, _moved(wanted.since, -SLACK), after, upto)
+    if wanted.until is not None:
+        _, upto = await _around(connection, _moved(wanted.until, SLACK), after, upto)
+    begin, end = ALWAYS
+    within = {
+        "after": after,
+        "upto": upto,
+        "since": wanted.since or begin,
+        "until": wanted.until or end,
+        "limit": limit,
+    }
+    if EventKind.IDENTIFY in kinds:
+        return await _page_of_any(connection, {**within, "kinds": statements.padded(sorted(kinds), "")})
+    for number, kind in enumerate(statements.VERB_KINDS):
+        within[f"kind_{number}"] = kind.value if kind in kinds else ""
+    if wanted.actor is None:
+        found = await connection.execute(statements.PAGE_OF_VERBS, within)
+    else:
+        found = await connection.execute(statements.PAGE_OF_VERBS_BY_ACTOR, {**within, "actor": wanted.actor})
+    seqs = sorted(found.scalars())[:limit]
+    return sorted(await events(connection, seqs), key=lambda event: event.seq)
+
+
+async def _page_of_any(connection: AsyncConnection, within: dict[str, Any]) -> list[Event]:
+    """The same of any kind, a stretch of the log at a time, each twice as long as the last.
+
+    In one statement, PostgreSQL may read all and then sort it, where it knows nothing of the table.
+    """
+    found: list[Event] = []
+    after, upto, limit = within["after"], within["upto"], within["limit"]
+    length = FIRST_STRETCH
+    while after < upto and len(found) < limit:
+        stretch = {"after": after, "upto": min(after + length, upto), "limit": limit - len(found)}
+        rows = await connection.execute(statements.PAGE_OF_EVENTS, {**within, **stretch})
+        found += [event_of(row) for row in rows]
+        after, length = stretch["upto"], 2 * length
+    return found
+
+
+async def _around(connection: AsyncConnection, moment: datetime, low: int, high: int) -> tuple[int, int]:
+    """Two numbers next to each other, within these two: up to the one the log had not come to a moment yet, up to the
+    other it had.
+
+    A number further off is on the wrong side only if its event's time differs from its neighbours' (`SLACK`).
+    """
+    while high - low > 1:
+        middle = (low + high) // 2
+        at: datetime | None = (await connection.execute(statements.NEWEST_EVENT, {"seq": middle})).scalar()
+        if at is None or at < moment:
+            low = middle
+        else:
+            high = middle
+    return low, high
+
+
+def _moved(moment: datetime, by: timedelta) -> datetime:
+    """A moment somewhat earlier or later; at the ends of all time, where nothing happens, the same."""
+    try:
+        return moment + by
+    except OverflowError:
+        return moment
+
+
+async def undos_of(connection: AsyncConnection, events: Iterable[Event]) -> list[VerbEvent]:
+    """The undos of these events, the undos of those, and so on, in order: they name the cluster of what they undo."""
+    undos: dict[int, VerbEvent] = {}
+    fresh = {event.seq: event for event in events}
+    while fresh:
+        primaries = {event.primary_id for event in fresh.values()}
+        about = await _events(connection, statements.UNDOS_ABOUT, primaries)
+        fresh = {
+            event.seq: event
+            for event in about
+            if isinstance(event, VerbEvent) and isinstance(event.verb, Undo) and event.verb.event in fresh
+        }
+        undos.update((seq, event) for seq, event in fresh.items() if isinstance(event, VerbEvent))
+    return [undos[seq] for seq in sorted(undos)]
 
 
 async def _unchanged(

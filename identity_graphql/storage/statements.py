@@ -19,6 +19,7 @@ from identity_graphql.storage.tables import (
     contact,
     event,
     event_contact,
+    exactly,
     former_claim,
     identifier,
     looked_up,
@@ -273,6 +274,9 @@ REQUESTS_OF_CLUSTERS = sa.select(event.c.seq, event.c.kind, event.c.email, event
     among(event.c.primary_id, "ids")
 )
 EVENTS_ABOUT = sa.select(event_contact.c.seq).where(among(event_contact.c.contact_id, "ids")).distinct()
+UNDOS_ABOUT = _EVENT.select_from(looked_up(event_contact, event, event.c.seq == event_contact.c.seq)).where(
+    among(event_contact.c.contact_id, "ids"), event.c.kind == EventKind.UNDO.value
+)
 CLAIMANTS = sa.union(
     *(sa.select(table.c.contact_id).where(on_identifiers(table)) for table in (identifier, former_claim))
 )
@@ -335,6 +339,40 @@ NAMING = _EVENT.where(
     | among(event.c.email, "emails")
     | among(event.c.phone_number, "phone_numbers"),
 )
+
+VERB_KINDS = tuple(kind for kind in EventKind if kind is not EventKind.IDENTIFY)
+_WITHIN = (
+    (event.c.seq > sa.bindparam("after"))
+    & (event.c.seq <= sa.bindparam("upto"))
+    & (event.c.at >= sa.bindparam("since"))
+    & (event.c.at < sa.bindparam("until"))
+)
+PAGE_OF_EVENTS = by_index(
+    _EVENT.where(_WITHIN, among(event.c.kind, "kinds")).order_by(event.c.seq).limit(sa.bindparam("limit")),
+    event,
+    "PRIMARY",
+)
+
+
+def _page_of_verbs(index: str, *conditions: sa.ColumnElement[bool]) -> sa.CompoundSelect[Any]:
+    """The numbers of a page of stewards' events, of each kind by itself: so the index has them in order, and nothing
+    else is read. The kinds are given as ``kind_0`` to the last; "" is none."""
+    pages = (
+        by_index(
+            sa.select(event.c.seq)
+            .where(event.c.kind == sa.bindparam(f"kind_{number}"), _WITHIN, *conditions)
+            .order_by(event.c.seq)
+            .limit(sa.bindparam("limit")),
+            event,
+            index,
+        ).subquery(f"of_kind_{number}")
+        for number in range(len(VERB_KINDS))
+    )
+    return sa.union_all(*(sa.select(page.c.seq) for page in pages))
+
+
+PAGE_OF_VERBS = _page_of_verbs("ix_event_kind_seq", event.c.kind != sa.literal_column(f"'{EventKind.IDENTIFY}'"))
+PAGE_OF_VERBS_BY_ACTOR = _page_of_verbs("ix_event_actor_kind_seq", exactly(event.c.actor, "actor"))
 
 NEWEST_EVENT = sa.select(event.c.at).where(event.c.seq <= sa.bindparam("seq")).order_by(event.c.seq.desc()).limit(1)
 NEWEST_NORM = sa.select(event.c.norm).order_by(event.c.seq.desc()).limit(1)

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_graphql.domain.contacts import Cluster, Contact
-from identity_graphql.domain.events import Event
+from identity_graphql.domain.events import Event, EventFilter, VerbEvent
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 from identity_graphql.domain.reconcile import Found
 from identity_graphql.domain.state import Ban, Bond, Pair, Withheld, bond
@@ -209,9 +209,12 @@ class Storage:
         """Wait until no event up to this number is still to be committed; whether there is one of it or above it."""
         with self._translated():
             await self.dialect.wait_for_writers(self._engines, seq)
-        async with self.reading() as connection:
-            newest: int = (await connection.execute(statements.NEWEST_SEQ)).scalar_one()
-        return seq <= newest
+        return seq <= await self.newest_seq()
+
+    async def newest_seq(self) -> int:
+        """The number of the newest event; 0 for an empty log."""
+        newest: int = (await self._rows(statements.NEWEST_SEQ, {}))[0][0]
+        return newest
 
     async def contact_ids(self, *, after: int, limit: int, born: datetime | None) -> list[int]:
         """The ids of contacts born by a time, deleted ones too, from the first above ``after``; None: none."""
@@ -279,6 +282,21 @@ class Storage:
         """These events, by number; one that there is not is missing."""
         async with self.reading() as connection:
             return {event.seq: event for event in await event_log.events(connection, seqs)}
+
+    async def page_of_events(self, wanted: EventFilter, *, after: int, limit: int) -> list[Event]:
+        """The wanted events in order, from the first number above ``after``.
+
+        As far as no event can come in between any more: whoever goes on behind the last one misses none.
+        """
+        newest = await self.newest_seq()
+        await self.wait_for_event(newest)
+        async with self.reading() as connection:
+            return await event_log.page(connection, wanted, after=after, upto=newest, limit=limit)
+
+    async def undos_of(self, events: Collection[Event]) -> list[VerbEvent]:
+        """The undos of these events, the undos of those, and so on, in order."""
+        async with self.reading() as connection:
+            return await event_log.undos_of(connection, events)
 
     async def newest_norm(self) -> str | None:
         """The normalisation that the newest event was written under; None for an empty log."""

@@ -8,6 +8,9 @@ import httpx2
 
 Answer = dict[str, Any]
 
+EVENT = """seq at kind outcome summary email phoneNumber givenEmail givenPhoneNumber redacted contactId
+  primaryContactId demotedContactIds versionBefore versionAfter actor reason requestId undoneBy"""
+"""All fields of an event."""
 BY = 'actor: "ann", reason: "two people, one number"'
 
 

@@ -35,6 +35,14 @@ class EventKind(Enum):
     ERASE = strawberry.enum_value("ERASE", description="Values were erased for good.")
 
 
+def event_filter(
+    kinds: Sequence[EventKind] | None, actor: str | None, since: datetime | None, until: datetime | None
+) -> domain.EventFilter:
+    """Which events are asked for."""
+    named = None if kinds is None else frozenset(domain.EventKind[kind.name] for kind in kinds)
+    return domain.EventFilter(named, actor, since, until)
+
+
 @strawberry.enum(description="What a request came to.")
 class Outcome(Enum):
     CREATED = strawberry.enum_value("CREATED", description="Nothing was known: a new cluster.")
@@ -79,12 +87,20 @@ class Event:
 
     @classmethod
     def from_domain(
-        cls, event: domain.Event, history: ClusterHistory | None = None, *, kept_from: int | None = None
+        cls,
+        event: domain.Event,
+        history: ClusterHistory | None = None,
+        *,
+        kept_from: int | None = None,
+        undone_by: int | None = None,
     ) -> Event:
-        """With the log that it is from, it is told what became of it. ``kept_from``: see `sentences.summary`."""
+        """With the log that it is from, it is told what became of it; without, what is given here.
+
+        ``kept_from``: see `sentences.summary`.
+        """
         request = event if isinstance(event, domain.IdentifyEvent) else None
         verb = event if isinstance(event, domain.VerbEvent) else None
-        undo = None if history is None else history.undone_by.get(event.seq)
+        undo = undone_by if history is None else history.undone_by.get(event.seq)
         values = (None, None) if request is None else (request.email, request.phone_number)
         shown = tuple(None if is_token(value) else value for value in values)
         return cls(

@@ -51,8 +51,8 @@ class Limits:
     items: int = 25_000
 
 
-PAGED = frozenset({"contacts", "clusters", "history", "bridges", "withheld", "bans"})
-"""Lists with `first`."""
+PAGED = frozenset({"contacts", "clusters", "history", "bridges", "events", "withheld", "bans"})
+"""Lists with `first`; and, by its name, the short one of what a request wrote into the log."""
 WHOLE = {"secondaries": 200, "identifyMany": 100, "evidence": 200, "steps": 20}
 """Lists that come whole, and for how many items they count: how many there will be is not known before."""
 

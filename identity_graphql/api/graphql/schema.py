@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Annotated, Any
 
 import strawberry
@@ -20,7 +21,7 @@ from identity_graphql.api.graphql.connections import (
 )
 from identity_graphql.api.graphql.contacts import Cluster, Contact, WithheldPair
 from identity_graphql.api.graphql.context import Info
-from identity_graphql.api.graphql.history import Ban, Event, Explanation
+from identity_graphql.api.graphql.history import Ban, Event, EventKind, Explanation, event_filter
 from identity_graphql.api.graphql.identify import IdentifyInput, IdentifyItem, IdentifyPayload
 from identity_graphql.api.graphql.scalars import (
     SCALARS,
@@ -51,6 +52,14 @@ from identity_graphql.errors import IdentityError, InvalidInput, Problem
 from identity_graphql.observability import note
 from identity_graphql.services.stewardship import StewardService
 
+Kinds = Annotated[
+    list[EventKind] | None, strawberry.argument(description="What was done: one of these. All kinds, if left out.")
+]
+LoggedActor = Annotated[
+    str | None, strawberry.argument(description="Who did it, exactly as it is logged. Requests have no actor.")
+]
+Since = Annotated[datetime | None, strawberry.argument(description="At this moment or later.")]
+Until = Annotated[datetime | None, strawberry.argument(description="Before this moment.")]
 End = Annotated[SubjectInput, strawberry.argument(description="A contact or an identifier.")]
 Items = Annotated[
     list[IdentifyInput],
@@ -152,6 +161,30 @@ class Query:
     ) -> Event | None:
         found = await info.context.history.event(number_of(seq, "seq"))
         return Event.from_domain(*found) if found else None
+
+    @strawberry.field(
+        description="The log, by the numbers of its events: all of them, or those that meet every condition that is"
+        " given."
+    )
+    async def events(
+        self,
+        info: Info,
+        first: First = DEFAULT_PAGE,
+        after: After = UNSET,
+        kinds: Kinds = UNSET,
+        actor: LoggedActor = UNSET,
+        since: Since = UNSET,
+        until: Until = UNSET,
+    ) -> Connection[Event]:
+        size, cursor = page_size(first), given(after)
+        found = await info.context.history.page_of_events(
+            event_filter(given(kinds), given(actor), given(since), given(until)),
+            after=position_of(cursor),
+            limit=size + 1,
+            charge=info.context.charge,
+        )
+        nodes = [Event.from_domain(event, kept_from=there, undone_by=undo) for event, undo, there in found]
+        return Connection.of(nodes, [logged.event.seq for logged in found], first=size, after=cursor)
 
     @strawberry.field(
         description="What bans keep back, or kept back and nobody decided on since, for a steward to look through: the"
