@@ -28,9 +28,9 @@ IDENTIFY_REQUEST = {
             "examples": ["mcfly@hillvalley.edu"],
         },
         "phoneNumber": {
-            "description": "A phone number, as text or as a whole number.",
+            "description": "A phone number, as text or as a whole number; -1 counts as not given.",
             "type": ["string", "integer", "null"],
-            "minimum": 0,
+            "minimum": -1,
             "maximum": 2**53 - 1,
             "examples": ["123456"],
         },
