@@ -10,6 +10,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from identity_graphql.domain.contacts import LARGEST_ID, Cluster, Contact, gone
+from identity_graphql.domain.events import Outcome
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
 from identity_graphql.domain.reconcile import Decision, Plan, Request, reconcile
 from identity_graphql.errors import (
@@ -17,6 +18,7 @@ from identity_graphql.errors import (
     ConfigurationError,
     IdentityError,
     InvalidInput,
+    NotFound,
     Problem,
     Unexpected,
 )
@@ -79,6 +81,22 @@ class IdentityService:
                 return (await _planned(attempt, [request])).decisions[0]
 
         return await self._deadline.retrying(decide)
+
+    async def look_up(self, *, email: object = None, phone_number: object = None) -> Decision:
+        """Returns what `identify` answers to those of whom it learns nothing: `UNCHANGED`. Writes nothing.
+
+        An identifier that nobody has does not matter beside one that somebody has. Raises NotFound where nobody has
+        any, InvalidInput also where they are of several clusters, and Busy.
+        """
+        request = self._request(email, phone_number)
+        found = await self._deadline.retrying(lambda: self._storage.find(request.details.identifiers))
+        if not found.clusters:
+            raise NotFound("Nobody has any of these identifiers.")
+        if len(found.clusters) > 1:
+            primaries = ", ".join(map(str, sorted(cluster.primary.id for cluster in found.clusters)))
+            message = f"The identifiers belong to several clusters (contacts {primaries}); look them up one at a time"
+            raise InvalidInput(Problem("root", message))
+        return Decision(request, Outcome.UNCHANGED, found.clusters[0])
 
     async def identify_many(self, items: Sequence[tuple[object, object]]) -> list[Decision | IdentityError]:
         """`identify` for each (email, phone number), in order, in one batch. An item that fails does so alone."""
