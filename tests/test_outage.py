@@ -120,6 +120,7 @@ READS_AND_VERBS = {
     "withheld": "{ withheld { edges { node { event } } } }",
     "a verb": 'mutation { deleteContact(id: 1, actor: "ann", reason: "r", expectedVersion: 1) { dryRun } }',
     "a dry run": 'mutation { identify(email: "before@x.io", dryRun: true) { outcome } }',
+    "a dry run of many": 'mutation { identifyMany(items: [{email: "a@x.io"}], dryRun: true) { error { code } } }',
 }
 
 
