@@ -128,6 +128,9 @@ async def client(served: tuple[Database, httpx2.AsyncClient]) -> AsyncIterator[h
     assert await database.dump() == before
 
 
+BOTH_OF_REST = pytest.mark.parametrize("path", ["/identify", "/lookup"])
+
+
 def assert_refused(response: httpx2.Response, status: int, *paths: str) -> None:
     """The one shape that all errors of REST have."""
     assert response.status_code == status, response.text
@@ -146,18 +149,20 @@ def assert_refused_by_graphql(response: httpx2.Response, *statuses: int, codes: 
     assert {error["extensions"]["code"] for error in answer["errors"]} <= codes
 
 
+@BOTH_OF_REST
 @pytest.mark.parametrize("case", VALUES)
-async def test_rest_answers_400_and_says_which_field_is_wrong(client: httpx2.AsyncClient, case: str) -> None:
+async def test_rest_answers_400_and_says_which_field_is_wrong(client: httpx2.AsyncClient, path: str, case: str) -> None:
     values, paths = VALUES[case]
-    response = await client.post("/identify", content=json.dumps(values), headers=JSON)
+    response = await client.post(path, content=json.dumps(values), headers=JSON)
 
     assert_refused(response, 400, *paths)
     assert response.json()["error"] == "Validation Error"
 
 
+@BOTH_OF_REST
 @pytest.mark.parametrize("case", BODIES)
-async def test_rest_answers_400_to_a_body_that_is_no_request(client: httpx2.AsyncClient, case: str) -> None:
-    response = await client.post("/identify", content=BODIES[case], headers=JSON)
+async def test_rest_answers_400_to_a_body_that_is_no_request(client: httpx2.AsyncClient, path: str, case: str) -> None:
+    response = await client.post(path, content=BODIES[case], headers=JSON)
 
     assert_refused(response, 400)
     assert response.json()["error"] == "Validation Error"
@@ -464,14 +469,14 @@ async def test_graphql_over_get_refuses_what_is_no_query(
 def assert_too_large(path: str, status: int, body: bytes) -> None:
     answer = json.loads(body)
     assert status == 413
-    if path == "/identify":
+    if path != "/graphql":
         assert list(answer) == ["error", "details"]
         assert answer["error"] == "Content Too Large"
     else:
         assert answer["errors"][0]["extensions"]["code"] == "BAD_REQUEST"
 
 
-LIMITS = {"/identify": 16 * 1024, "/graphql": 256 * 1024}
+LIMITS = {"/identify": 16 * 1024, "/lookup": 16 * 1024, "/graphql": 256 * 1024}
 BOTH_EDGES = pytest.mark.parametrize("path", LIMITS)
 
 
@@ -580,16 +585,17 @@ async def test_another_content_type_or_none_is_415(
     headers = {} if content_type is None else {"content-type": content_type}
     response = await client.post(path, content=b'{"email": "a@x.io"}', headers=headers)
 
-    if path == "/identify":
+    if path != "/graphql":
         assert_refused(response, 415)
         assert response.json()["error"] == "Unsupported Media Type"
     else:
         assert_refused_by_graphql(response, 415, codes={"BAD_REQUEST"})
 
 
+@BOTH_OF_REST
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE"])
-async def test_another_method_is_405_with_allow(client: httpx2.AsyncClient, method: str) -> None:
-    response = await client.request(method, "/identify")
+async def test_another_method_is_405_with_allow(client: httpx2.AsyncClient, path: str, method: str) -> None:
+    response = await client.request(method, path)
 
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
     if method != "HEAD":
@@ -628,7 +634,9 @@ async def test_whatever_is_sent_is_answered_below_500(
 ) -> None:
     values = {"email": email, "phoneNumber": phone_number}
 
+    looked_up = await writable.post("/lookup", content=json.dumps(values), headers=JSON)
     rest = await writable.post("/identify", content=json.dumps(values), headers=JSON)
+    again = await writable.post("/lookup", content=json.dumps(values), headers=JSON)
     asked = json.dumps({"query": MUTATION, "variables": values})
     graphql = await writable.post("/graphql", content=asked, headers=JSON)
 
@@ -637,3 +645,5 @@ async def test_whatever_is_sent_is_answered_below_500(
     refused = graphql.json().get("errors", [])
     assert {error["extensions"]["code"] for error in refused} <= {*REFUSALS, "BAD_REQUEST"}
     assert (rest.status_code == 200) == (not refused)
+    assert looked_up.status_code in ((200, 400, 404) if rest.status_code == 200 else (400,))
+    assert (again.status_code, again.content) == (rest.status_code, rest.content)

@@ -36,6 +36,7 @@ READS = {
     "withheld": "{ withheld { edges { node { event } } } }",
     "bans": "{ bans { edges { node { event } } } }",
     "a dry run": 'mutation { identify(email: "a@x.io", phoneNumber: "5550", dryRun: true) { outcome } }',
+    "a dry run of many": 'mutation { identifyMany(items: [{email: "a@x.io"}], dryRun: true) { error { code } } }',
 }
 DRY_VERBS = {
     "delete": "deleteContact(id: 1, {by})",

@@ -11,12 +11,10 @@ import pytest
 from graphql import GraphQLObjectType, build_schema
 
 from tests.support.databases import Database
-from tests.support.graphql import BY, EVENT, data, identify
+from tests.support.graphql import BY, CONTACT, EVENT, NODE, data, identify
 from tests.support.serving import ROOT
 
 FAMILY = [("a@x.io", "111"), ("b@x.io", "111"), ("c@x.io", "333"), ("a@x.io", "333"), ("d@x.io", "333")]
-CONTACT = "id email phoneNumber linkedId linkPrecedence createdAt updatedAt deletedAt undoneAt erasedAt redacted"
-NODE = "{ key contactId kind value }"
 ALL = f"""{{
   id primaryContactId size version changedAt redacted emails phoneNumbers secondaryContactIds
   primary {{ {CONTACT} linked {{ id }}

@@ -76,6 +76,11 @@ def test_null_and_blank_are_absent_without_a_warning(absent: str | None) -> None
         "[object Object]",
         "[OBJECT OBJECT]",
         "\ufeff Null\n",
+        "anonymous",
+        "Unknown ",
+        "INVALID",
+        "-1",
+        "\uff0d\uff11",
     ],
 )
 def test_a_word_for_a_missing_value_is_absent_with_a_warning(word: str) -> None:
@@ -87,6 +92,40 @@ def test_a_word_for_a_missing_value_is_absent_with_a_warning(word: str) -> None:
         None,
         ["phoneNumber"],
     )
+
+
+@pytest.mark.parametrize("number", ["-1", " -1 ", -1, -1.0], ids=repr)
+def test_minus_one_as_a_number_is_the_word_that_it_is_as_a_text(number: object) -> None:
+    for normalisation in NORMALISATIONS:
+        details = normalisation.details(email="doc@hillvalley.edu", phone_number=number)
+
+        assert details.phone_number is None
+        assert details.ignored == (
+            Ignored("phoneNumber", "phoneNumber is a word for a missing value; it counts as not given"),
+        )
+    with pytest.raises(InvalidInput, match="must be a string"):
+        PLAIN.email(-1)
+
+
+@pytest.mark.parametrize("number", ["1", "+1", "- 1", "-1.0", "-2", -2, -1.5, 1], ids=repr)
+def test_what_only_resembles_minus_one_is_refused_as_before(number: object) -> None:
+    with pytest.raises(InvalidInput) as error:
+        PLAIN.phone_number(number)
+
+    assert only_problem(error).path == "phoneNumber"
+
+
+@pytest.mark.parametrize(
+    "email",
+    ["unknown@x.io", "anonymous@x.io", "invalid@x.io", "-1@x.io", "a@unknown", "a@x.invalid", "test@example.com"],
+)
+def test_an_email_with_such_a_word_in_it_is_an_email(email: str) -> None:
+    assert PLAIN.email(email) == email
+
+
+def test_numbers_that_people_make_up_are_numbers() -> None:
+    assert PLAIN.phone_number("9999999999") == "9999999999"
+    assert PLAIN.phone_number("-1-234-567") == "1234567"
 
 
 @pytest.mark.parametrize(
@@ -604,20 +643,28 @@ def test_an_unknown_region_is_a_configuration_error_that_names_the_setting(regio
 
 
 def test_the_version_names_the_rules_and_the_region() -> None:
-    assert Normalisation().version == "2"
-    assert Normalisation("IN").version == "2:IN"
+    assert Normalisation().version == "3"
+    assert Normalisation("IN").version == "3:IN"
 
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "told", "untold"),
     [
-        (PLAIN, "1", ["9876543210.0", "15 digits", "mailto:", "by id", "0016", "release before"], ["set DEFAULT"]),
-        (Normalisation("IN"), "1:IN", ["Since version 1", "release before"], ["as it was"]),
+        (PLAIN, "1", ["9876543210.0", "15 digits", "mailto:", "by id", "0016", "of version 1."], ["set DEFAULT"]),
+        (PLAIN, "1", ["Since version 1", "Since version 2"], []),
+        (
+            PLAIN,
+            "2",
+            ["Since version 2", "unknown", "-1", "nobody is stored", "0022", "of version 2."],
+            ["Since version 1"],
+        ),
+        (Normalisation("IN"), "1:IN", ["Since version 1", "of version 1."], ["as it was"]),
         (Normalisation("IN"), "1", ["Since version 1", "leave DEFAULT_REGION out"], []),
         (Normalisation("IN"), "1:DE", ["Since version 1", "set DEFAULT_REGION=DE"], []),
-        (Normalisation("IN"), "2", ["leave DEFAULT_REGION out"], ["Since", "release"]),
-        (PLAIN, "2:IN", ["set DEFAULT_REGION=IN"], ["Since", "release"]),
-        (PLAIN, "3", ["newer release", "version 2"], ["Since", "DEFAULT_REGION"]),
+        (Normalisation("IN"), "2:IN", ["Since version 2", "of version 2."], ["Since version 1", "as it was"]),
+        (Normalisation("IN"), "3", ["leave DEFAULT_REGION out"], ["Since", "release"]),
+        (PLAIN, "3:IN", ["set DEFAULT_REGION=IN"], ["Since", "release"]),
+        (PLAIN, "4", ["newer release", "version 3"], ["Since", "DEFAULT_REGION"]),
     ],
 )
 def test_what_differs_from_another_version_is_told(
@@ -655,7 +702,7 @@ def test_details_may_be_one_identifier() -> None:
 
 @pytest.mark.parametrize(
     ("email", "phone_number"),
-    [(None, None), ("", " "), ("null", None), (None, 0), ("n/a", "000")],
+    [(None, None), ("", " "), ("null", None), (None, 0), ("n/a", "000"), ("invalid", -1), ("Unknown", "anonymous")],
 )
 def test_details_without_any_identifier_are_refused_at_the_root(email: object, phone_number: object) -> None:
     with pytest.raises(InvalidInput) as error:

@@ -128,7 +128,7 @@ async def test_a_merge_without_a_contact_is_in_the_log(service: IdentityService,
     assert (event["contact_id"], event["primary_id"]) == (None, 1)
     assert event["demoted"] == [{"id": 2, "version_before": 1, "version_after": 2}]
     assert event["raw"] == {"email": "george@hillvalley.edu", "phoneNumber": "717171"}
-    assert event["norm"] == "2"
+    assert event["norm"] == "3"
     assert [contact["version"] for contact in rows["contact"]] == [2, 2]
 
 
@@ -356,5 +356,5 @@ async def test_another_normalisation_than_the_log_has_is_refused_with_advice(sto
     await indian.identify(phone_number="+919999999999")
 
     await indian.check_normalisation()
-    with pytest.raises(ConfigurationError, match=r"2:IN.*DEFAULT_REGION.*ACCEPT_NORMALISATION_CHANGE=true"):
+    with pytest.raises(ConfigurationError, match=r"3:IN.*DEFAULT_REGION.*ACCEPT_NORMALISATION_CHANGE=true"):
         await IdentityService(storage, Normalisation()).check_normalisation()

@@ -59,6 +59,18 @@ async def test_every_answer_is_as_it_is_described(sqlite: Database, contract: st
         warned = await client.post("/identify", json={"email": "a@x.io", "phoneNumber": "null"})
         assert "x-identity-warnings" in warned.headers
         check(document, "/identify", warned)
+        asked: list[tuple[dict[str, Any], int]] = [
+            ({"phoneNumber": 111}, 200),
+            ({"email": "c@x.io", "phoneNumber": 111}, 200),
+            ({"email": "c@x.io"}, 404),
+            ({}, 400),
+            ({"email": "x" * 20_000}, 413),
+        ]
+        for body, status in asked:
+            looked_up = await client.post("/lookup", json=body)
+            assert looked_up.status_code == status
+            check(document, "/lookup", looked_up)
+        check(document, "/lookup", await client.post("/lookup", content="hello"))
         for path in ("/health", "/live", "/ready"):
             check(document, path, await client.get(path))
 
@@ -74,7 +86,8 @@ async def test_every_answer_is_as_it_is_described(sqlite: Database, contract: st
         ({"email": 5}, 400),
         ({"phoneNumber": True}, 400),
         ({"phoneNumber": 1.5}, 400),
-        ({"phoneNumber": -1}, 400),
+        ({"email": "a@x.io", "phoneNumber": -1}, 200),
+        ({"phoneNumber": -2}, 400),
         ({"phoneNumber": 2**53}, 400),
     ],
 )
@@ -136,9 +149,10 @@ async def test_both_edges_document_every_code_of_a_warning(sqlite: Database) -> 
 
     described = {code.value: code.description for code in WarningCode}
     assert {value["name"]: value["description"] for value in values} == described
-    header = document["paths"]["/identify"]["post"]["responses"]["200"]["headers"]["X-Identity-Warnings"]
-    for code, description in described.items():
-        assert f"`{code}`: {description}" in header["description"]
+    for path in ("/identify", "/lookup"):
+        header = document["paths"][path]["post"]["responses"]["200"]["headers"]["X-Identity-Warnings"]
+        for code, description in described.items():
+            assert f"`{code}`: {description}" in header["description"]
 
 
 @pytest.fixture(scope="module")
@@ -169,17 +183,21 @@ async def test_a_generated_client_calls_the_service(
         {"phone_number": "123456"},
         {"email": "lorraine@hillvalley.edu", "phone_number": None},
         {"email": "lorraine@hillvalley.edu", "phone_number": "000"},
+        {"lookup": True, "email": "mcfly@hillvalley.edu", "phone_number": "null"},
         {},
+        {"lookup": True, "email": "doc@hillvalley.edu"},
     ]
     document = (await contacts.get("/openapi.json")).json()
     await asyncio.to_thread(generated.generate, document, tmp_path)
     *answers, checks = await asyncio.to_thread(generated.call, tmp_path, str(contacts.base_url), *requests)
 
     answer = rest.CONTRACTS[contract].answer.__name__
-    assert [(status, kind) for status, kind, *_ in answers] == [(200, answer)] * 5 + [(400, "ErrorAnswer")]
+    assert [(status, kind) for status, kind, *_ in answers] == (
+        [(200, answer)] * 6 + [(400, "ErrorAnswer"), (404, "ErrorAnswer")]
+    )
     plain = (await contacts.post("/identify", json={"phoneNumber": "123456"})).json()
     assert "lorraine@hillvalley.edu" in json.dumps(plain)
-    assert [parsed for _, _, parsed, _ in answers[1:5]] == [plain] * 4
-    assert [warning for *_, warning in answers] == [None] * 4 + ["phoneNumber=IGNORED_VALUE", None]
-    assert answers[5][2]["details"][0]["path"] == "root"
+    assert [parsed for _, _, parsed, _ in answers[1:6]] == [plain] * 5
+    assert [warning for *_, warning in answers] == [None] * 4 + ["phoneNumber=IGNORED_VALUE"] * 2 + [None] * 2
+    assert answers[6][2]["details"][0]["path"] == "root"
     assert checks == ["healthy" if contract == "flat" else "ok", "live", "ready"]

@@ -46,6 +46,8 @@ async def assert_refused(client: httpx2.AsyncClient, *, within: float) -> None:
     assert response.headers["retry-after"] == "1"
     assert response.json()["error"] == "Service Unavailable"
 
+    looked_up = await client.post("/lookup", json={"email": "during@x.io"})
+    assert (looked_up.status_code, looked_up.headers["retry-after"]) == (503, "1")
     graphql = (await client.post("/graphql", json={**IDENTIFY, "variables": {"email": "during@x.io"}})).json()
     assert [error["extensions"]["code"] for error in graphql["errors"]] == ["BUSY"]
     ready = await client.get("/ready")
@@ -74,7 +76,7 @@ async def test_a_stopped_database_is_503_until_it_is_back(database: Database) ->
     began, over = outages(entries)
     assert began == ("away", {"postgresql": "ECONNREFUSED", "mariadb": "2003 cannot connect"}[database.name])
     assert over == ("back",)
-    assert [path for path, _ in refusals(entries)][:6] == ["/identify", "/graphql", "/ready"] * 2
+    assert [path for path, _ in refusals(entries)][:8] == ["/identify", "/lookup", "/graphql", "/ready"] * 2
     assert refusals(entries)[0][1] == began[1]
 
 
@@ -118,6 +120,7 @@ READS_AND_VERBS = {
     "withheld": "{ withheld { edges { node { event } } } }",
     "a verb": 'mutation { deleteContact(id: 1, actor: "ann", reason: "r", expectedVersion: 1) { dryRun } }',
     "a dry run": 'mutation { identify(email: "before@x.io", dryRun: true) { outcome } }',
+    "a dry run of many": 'mutation { identifyMany(items: [{email: "a@x.io"}], dryRun: true) { error { code } } }',
 }
 
 

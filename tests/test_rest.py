@@ -132,6 +132,8 @@ async def test_json_is_json_however_it_is_written(sqlite: Database, content_type
         ({"email": "a@x.io", "phoneNumber": "null"}, "phoneNumber=IGNORED_VALUE"),
         ({"email": "a@x.io", "phoneNumber": "000"}, "phoneNumber=IGNORED_VALUE"),
         ({"email": "Undefined", "phoneNumber": "111"}, "email=IGNORED_VALUE"),
+        ({"email": "a@x.io", "phoneNumber": -1}, "phoneNumber=IGNORED_VALUE"),
+        ({"email": "Unknown ", "phoneNumber": "111"}, "email=IGNORED_VALUE"),
         ({"email": "a@x.io", "phoneNumber": ""}, None),
         ({"email": "a@x.io", "phoneNumber": None}, None),
         ({"email": "a@x.io"}, None),

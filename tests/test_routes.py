@@ -20,10 +20,15 @@ READ = {"/", "/docs", "/health", "/live", "/openapi.json", "/ready", "/redoc"}
 METHODS = {
     **{path: {"GET", "HEAD"} for path in sorted(READ)},
     "/identify": {"POST"},
+    "/lookup": {"POST"},
     "/graphql": {"GET", "HEAD", "POST"},
 }
 """Every path, and the methods that it has."""
-QUESTIONS = {"/identify": {"email": "a@x.io"}, "/graphql": {"query": "{ __typename }"}}
+QUESTIONS = {
+    "/identify": {"email": "a@x.io"},
+    "/lookup": {"email": "a@x.io"},
+    "/graphql": {"query": "{ __typename }"},
+}
 VOLATILE = {"date", "x-request-id"}
 
 every_path = pytest.mark.parametrize("path", METHODS)
@@ -32,6 +37,7 @@ every_path = pytest.mark.parametrize("path", METHODS)
 @pytest.fixture
 async def client(sqlite: Database) -> AsyncIterator[httpx2.AsyncClient]:
     async with serving(sqlite.url) as client:
+        await client.post("/identify", json=QUESTIONS["/lookup"])
         yield client
 
 
@@ -207,4 +213,4 @@ async def test_the_root_lists_everything_for_programs_too(client: httpx2.AsyncCl
     listing = (await client.get("/", headers={"accept": JSON})).json()
 
     assert {name for name in listing if name.startswith("/")} == (READ | {"/graphql"}) - {"/"}
-    assert listing["identify"] == "POST /identify"
+    assert (listing["identify"], listing["lookup"]) == ("POST /identify", "POST /lookup")

@@ -120,7 +120,7 @@ async def test_a_log_of_version_1_is_replayed_as_it_was_read_then(storage: Stora
             found = await attempt.find(set(details.identifiers), {details.pair} if details.pair else set())
             await attempt.apply(reconcile([Request(details, "1")], found))
 
-    with pytest.raises(ConfigurationError, match=r"normalisation 1,.* set to 2\..*9876543210\.0.*stored twice"):
+    with pytest.raises(ConfigurationError, match=r"normalisation 1,.* set to 3\..*9876543210.*-1 count.*stored twice"):
         await service.check_normalisation()
     new = await service.identify(email="john@example.com", phone_number="98765432100")
     await service.check_normalisation()
@@ -130,7 +130,27 @@ async def test_a_log_of_version_1_is_replayed_as_it_was_read_then(storage: Stora
     assert new.cluster.phone_numbers == ("98765432109876543211", "98765432100")
     deed = await carried_out(lambda order: steward.undo(2, order))
     assert [cluster.emails for cluster in deed.clusters] == [("john@example.com,",), ("john@example.com",)]
-    assert [event["norm"] for event in (await database.check())["event"]] == ["1", "1", "2", "2"]
+    assert [event["norm"] for event in (await database.check())["event"]] == ["1", "1", "3", "3"]
+    assert (await verified(storage))[1] == []
+    await service.close()
+
+
+async def test_a_log_of_version_2_is_gone_on_with_once_that_is_accepted(storage: Storage, database: Database) -> None:
+    """Whoever is stored by it is found as before: what reads differently now was refused then."""
+    service = IdentityService(storage, Normalisation())
+    said = Normalisation().details(email="a@x.io", phone_number="111")
+    async with storage.attempt() as attempt:
+        await attempt.apply(reconcile([Request(said, "2")], await attempt.find(set(said.identifiers), set())))
+
+    with pytest.raises(ConfigurationError, match=r"normalisation 2,.* set to 3\..*unknown.*0022.*of version 2\."):
+        await service.check_normalisation()
+    assert (await service.identify(email="a@x.io", phone_number="111")).outcome is Outcome.UNCHANGED
+    assert (await service.identify(email="a@x.io", phone_number=-1)).outcome is Outcome.UNCHANGED
+    assert (await service.identify(email="Unknown", phone_number="222")).outcome is Outcome.CREATED
+    await service.check_normalisation()
+
+    events = (await database.check())["event"]
+    assert [(event["norm"], event["raw"].get("email")) for event in events] == [("2", "a@x.io"), ("3", "Unknown")]
     assert (await verified(storage))[1] == []
     await service.close()
 

@@ -28,15 +28,15 @@ IDENTIFY_REQUEST = {
             "examples": ["mcfly@hillvalley.edu"],
         },
         "phoneNumber": {
-            "description": "A phone number, as text or as a whole number.",
+            "description": "A phone number, as text or as a whole number; -1 counts as not given.",
             "type": ["string", "integer", "null"],
-            "minimum": 0,
+            "minimum": -1,
             "maximum": 2**53 - 1,
             "examples": ["123456"],
         },
     },
 }
-# What "Try it out" sends; any of them is answered with 200.
+# What "Try it out" sends; `identify` answers any of them with 200.
 EXAMPLES = {
     "both": {
         "summary": "An email and a phone number",
@@ -48,7 +48,7 @@ EXAMPLES = {
 
 
 def document(contract: rest.Contract) -> dict[str, Any]:
-    """OpenAPI 3.1 for `POST /identify` under this contract, and for the health checks."""
+    """OpenAPI 3.1 for `POST /identify` and `/lookup` under this contract, and for the health checks."""
     types = [contract.answer, contract.health, rest.Live, rest.Ready, rest.ErrorAnswer]
     _, schemas = msgspec.json.schema_components(types, ref_template=REFERENCE)
     return {
@@ -63,6 +63,7 @@ def document(contract: rest.Contract) -> dict[str, Any]:
         "servers": [{"url": "."}],  # the folder of this document: right below any path of a proxy
         "paths": {
             "/identify": {"post": _identify(contract)},
+            "/lookup": {"post": _lookup(contract)},
             "/health": {"get": _check("health", "Is the process up? Never asks the database.", contract.health)},
             "/live": {"get": _check("live", "Is the process alive?", rest.Live)},
             "/ready": {
@@ -74,6 +75,31 @@ def document(contract: rest.Contract) -> dict[str, Any]:
 
 
 def _identify(contract: rest.Contract) -> dict[str, Any]:
+    refused = {"400": _answer("The input cannot be accepted; nothing was changed.", rest.ErrorAnswer)}
+    return {
+        "operationId": "identify",
+        "summary": "Link an email, a phone number, or both to their customer.",
+        "description": "Repeating a request is safe and changes nothing.",
+        **_cluster_of(contract, refused),
+    }
+
+
+def _lookup(contract: rest.Contract) -> dict[str, Any]:
+    several = "The input cannot be accepted, or its identifiers belong to several clusters, which the message names."
+    refused = {
+        "400": _answer(several, rest.ErrorAnswer),
+        "404": _answer("Nobody has any of the identifiers.", rest.ErrorAnswer),
+    }
+    return {
+        "operationId": "lookup",
+        "summary": "Find the customer of an email, a phone number, or both.",
+        "description": "Writes nothing: what is not known stays unknown.",
+        **_cluster_of(contract, refused),
+    }
+
+
+def _cluster_of(contract: rest.Contract, refused: Mapping[str, Any]) -> dict[str, Any]:
+    """Identifiers in, their cluster out, or one of these refusals, or those that every request may meet."""
     codes = " ".join(f"`{code}`: {code.description}" for code in WarningCode)
     warnings = _header(
         "What its sender should know: `field=CODE`, separated by commas; the field `root` is the request as a whole."
@@ -81,15 +107,12 @@ def _identify(contract: rest.Contract) -> dict[str, Any]:
     )
     request = {"schema": {"$ref": REFERENCE.format(name="IdentifyRequest")}, "examples": EXAMPLES}
     return {
-        "operationId": "identify",
-        "summary": "Link an email, a phone number, or both to their customer.",
-        "description": "Repeating a request is safe and changes nothing.",
         "requestBody": {"required": True, "content": {JSON: request}},
         "responses": {
             "200": _answer(
                 "The customer's whole cluster, as it is now.", contract.answer, {"X-Identity-Warnings": warnings}
             ),
-            "400": _answer("The input cannot be accepted; nothing was changed.", rest.ErrorAnswer),
+            **refused,
             "408": _answer("The request took too long to come.", rest.ErrorAnswer),
             "413": _answer(f"The body is larger than {rest.LARGEST_BODY // 1024} KiB.", rest.ErrorAnswer),
             "415": _answer("The body is not JSON, or is compressed.", rest.ErrorAnswer),

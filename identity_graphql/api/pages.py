@@ -39,7 +39,8 @@ dt { float: left; clear: left; width: 9rem }
 dd { margin: 0 0 .4rem 9rem }
 </style>
 <h1>identity_graphql</h1>
-<p>Which customer is this? <code>POST /identify</code> with an email, a phone number, or both.</p>
+<p>Which customer is this? <code>POST /identify</code> with an email, a phone number, or both; <code>POST /lookup</code>
+asks the same, and learns nothing.</p>
 <dl>$places</dl>"""
 
 # From a public CDN, pinned and checked by their hashes.
@@ -60,7 +61,7 @@ def routes(contract: rest.Contract) -> list[Route]:
     places = "".join(f'<dt><a href="{path[1:]}">{path}</a></dt><dd>{text}</dd>' for path, text in PLACES)
     description = orjson.dumps(openapi.document(contract))
     home = _page("identity_graphql", _HOME, places=places)
-    listing = orjson.dumps({"identify": "POST /identify", **dict(PLACES)})
+    listing = orjson.dumps({"identify": "POST /identify", "lookup": "POST /lookup", **dict(PLACES)})
 
     async def root(request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Literal
@@ -26,7 +26,8 @@ from identity_graphql.api.body import (
 )
 from identity_graphql.api.names import wire_names
 from identity_graphql.domain.contacts import Cluster
-from identity_graphql.errors import Busy, IdentityError, InvalidInput, Problem, Unexpected
+from identity_graphql.domain.reconcile import Decision
+from identity_graphql.errors import Busy, IdentityError, InvalidInput, NotFound, Problem, Unexpected
 from identity_graphql.observability import describe, log, note, request_id
 from identity_graphql.services.identify import IdentityService
 
@@ -131,7 +132,7 @@ CONTRACTS: Mapping[str, Contract] = {
 
 
 def routes(service: IdentityService, contract: Contract) -> list[Route]:
-    """`POST /identify`, `/health`, `/live` and `/ready`."""
+    """`POST /identify` and `/lookup`, `/health`, `/live` and `/ready`."""
 
     async def health(request: Request) -> Response:
         if contract.health is FlatHealth:
@@ -150,24 +151,26 @@ def routes(service: IdentityService, contract: Contract) -> list[Route]:
         return json_response(Ready("ready"))
 
     return [
-        Route("/identify", IdentifyEndpoint(service, contract), methods=["POST"]),
+        Route("/identify", ClusterEndpoint(service.identify, contract), methods=["POST"]),
+        Route("/lookup", ClusterEndpoint(service.look_up, contract), methods=["POST"]),
         Route("/health", health),
         Route("/live", live),
         Route("/ready", ready),
     ]
 
 
-class IdentifyEndpoint:
-    """`POST /identify`, without the framework's request and response: they would cost more than the answer."""
+class ClusterEndpoint:
+    """Identifiers in, their cluster out, without the framework's request and response: they would cost more than the
+    answer."""
 
-    def __init__(self, service: IdentityService, contract: Contract) -> None:
-        self._service = service
+    def __init__(self, decide: Callable[..., Awaitable[Decision]], contract: Contract) -> None:
+        self._decide = decide
         self._shape = contract.shape
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         require_plain_json(scope)
         said = _json_object(await whole_body(scope, receive, limit=LARGEST_BODY))
-        decision = await self._service.identify(email=said.get("email"), phone_number=said.get("phoneNumber"))
+        decision = await self._decide(email=said.get("email"), phone_number=said.get("phoneNumber"))
         body = _encode(self._shape(decision.cluster))
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         if warnings := decision.warnings:
@@ -226,13 +229,14 @@ async def on_unsupported(request: Request, error: Exception) -> Response:
 
 
 async def on_identity_error(request: Request, error: Exception) -> Response:
-    """What the service refuses: 400 for input, 503 when it is busy."""
+    """What the service refuses: 400 for input, 404 where nobody is known, 503 when it is busy."""
     if isinstance(error, InvalidInput):
         details = [ErrorDetail(wire_names(p.path), wire_names(p.message)) for p in error.problems]
         return json_response(ErrorAnswer("Validation Error", details), status=400)
     assert isinstance(error, IdentityError)
     note(error)
-    return error_response(503 if isinstance(error, Busy) else 500, error.message)
+    status = 503 if isinstance(error, Busy) else 404 if isinstance(error, NotFound) else 500
+    return error_response(status, error.message)
 
 
 EXCEPTION_HANDLERS = {

@@ -17,6 +17,9 @@ from identity_graphql.domain.changes import Changes
 from identity_graphql.domain.identifiers import Identifier, identifiers
 from identity_graphql.domain.verbs import Verb
 
+PROVISIONAL_SEQ = 2**61
+"""Numbers from here on are stand-ins for events that a dry run would write. They are above every real one."""
+
 
 class EventKind(StrEnum):
     """Which verb was accepted: a request's, or one of a steward's (by the names of `verbs`)."""
@@ -62,8 +65,8 @@ class IdentifyEvent(Struct, frozen=True):
 
     ``raw`` has the request's values as they came, ``norm`` the normalisation that read them. ``contact_id`` is the
     contact it created, ``primary_id`` the cluster it ended in, ``version_…`` that cluster's. ``seq`` is the event's
-    number in the log, 0 before it is written. With its predecessors, an event is all that is needed to rebuild the
-    tables (E1).
+    number in the log, 0 or provisional before it is written. With its predecessors, an event is all that is needed to
+    rebuild the tables (E1).
     """
 
     at: datetime

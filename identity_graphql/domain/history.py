@@ -45,9 +45,9 @@ class ClusterHistory(Struct, frozen=True, dict=True):
         """Returns the history of these events, which must be of whole lineages, in order."""
         return cls(events, replay(events))
 
-    def then(self, event: Event) -> ClusterHistory:
-        """Returns the history as it would be after one more event."""
-        return ClusterHistory([*self.events, event], replay([event], self.state.copy()))
+    def then(self, events: Sequence[Event]) -> ClusterHistory:
+        """Returns the history as it would be after these events. Raises Gap where they cannot follow."""
+        return ClusterHistory([*self.events, *events], replay(events, self.state.copy()))
 
     @cached_property
     def by_seq(self) -> Mapping[int, Event]:

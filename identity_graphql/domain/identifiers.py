@@ -12,7 +12,7 @@ from identity_graphql.domain.phone_numbers import REGIONS, normalised_phone_numb
 from identity_graphql.domain.text import BLANK, BLANKS, CONTROL, folded
 from identity_graphql.errors import ConfigurationError, InvalidInput, Problem
 
-RULES = 2
+RULES = 3
 """Which rules these are. The number goes up where the same text would be another identifier than before, or none."""
 
 CHANGES = {
@@ -20,8 +20,10 @@ CHANGES = {
     "DEFAULT_REGION, those with its calling code but no + in front are read as what they are; emails lose angle "
     "brackets, mailto: and a final dot; and phone numbers of more than 15 digits and emails that cannot be any are "
     "refused: who is stored under one is found by id only (docs/decisions/0016-normalisation-2.md).",
+    "2": "Since version 2, anonymous, unknown, invalid and -1 count as not given; they were refused, so that nobody is "
+    "stored under one (docs/decisions/0022-words-for-a-missing-value.md).",
 }
-"""What was changed after each version of the rules."""
+"""What was changed after each version of the rules, in their order."""
 
 
 class IdentifierKind(StrEnum):
@@ -106,7 +108,8 @@ class Normalisation(Struct, frozen=True):
         rules, _, region = version.partition(":")
         sentences: list[str] = []
         if rules in CHANGES:
-            sentences.append(f"{CHANGES[rules]} To go on as before, use the release before this one.")
+            sentences += [text for version, text in CHANGES.items() if int(version) >= int(rules)]
+            sentences.append(f"To go on as before, use a release whose rules are of version {rules}.")
         elif rules != str(RULES):
             sentences.append(f"That is of a newer release, to be used again: this one's rules are of version {RULES}.")
         if region != (self.region or ""):
@@ -152,7 +155,12 @@ class Normalisation(Struct, frozen=True):
         return _phone_number(_whole(given), self.region)
 
 
-_NULL_WORDS = frozenset({"null", "undefined", "none", "nan", "n/a", "[object object]"})
+_NULL_WORDS = frozenset(
+    {"null", "undefined", "none", "nan", "n/a", "[object object]", "anonymous", "unknown", "invalid", "-1"}
+)
+
+_NO_NUMBER = -1
+"""The one of these words that JSON can write as a number."""
 
 _LONGEST_TEXT = 1_024
 """Far above what fits, blanks around it included. The log keeps what was given, and NFC is quadratic in accents."""
@@ -212,7 +220,7 @@ def _phone_number(given: object, region: str | None) -> str | Ignored | None:
     if isinstance(given, bool) or not isinstance(given, str | int):
         raise _refused("phoneNumber", "must be a string or a whole number")
     if isinstance(given, int):
-        if not 0 <= given <= _LARGEST_INTEGER:
+        if not 0 <= given <= _LARGEST_INTEGER and given != _NO_NUMBER:
             raise _refused("phoneNumber", f"must be from 0 to {_LARGEST_INTEGER} if it is not a string")
         given = str(given)
     text = _text("phoneNumber", given)

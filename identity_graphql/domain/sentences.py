@@ -37,8 +37,8 @@ def summary(event: Event, kept_from: int | None = None) -> str:
     if event.outcome is Outcome.LINKED:
         return f"{new} was linked to {home}"
     if event.outcome is Outcome.MERGED:
-        younger = ", ".join(str(demotion.id) for demotion in event.demoted)
-        return f"the cluster of contact {younger} was merged into that of {home}"
+        younger = ", ".join(called(demotion.id) for demotion in event.demoted)
+        return f"the cluster of {younger} was merged into that of {home}"
     if event.outcome is Outcome.WITHHELD:
         there = "" if kept_from is None else f" to that of {called(kept_from)}"
         return f"a link of the cluster of {home}{there} was withheld: a ban forbids it"

@@ -13,8 +13,9 @@ from identity_graphql.domain.events import Event, EventFilter, IdentifyEvent, Ou
 from identity_graphql.domain.explain import Bridge, Explanation, Graph
 from identity_graphql.domain.history import SLACK, ClusterHistory, Histories, Moment
 from identity_graphql.domain.identifiers import Identifier, is_readable
+from identity_graphql.domain.replay import Gap
 from identity_graphql.domain.state import Ban, Bond, Node, Pair, Withheld
-from identity_graphql.errors import InvalidInput, NotFound, Problem
+from identity_graphql.errors import Busy, InvalidInput, NotFound, Problem
 from identity_graphql.services.retry import Deadline
 from identity_graphql.services.stewardship import LONGEST_ACTOR
 from identity_graphql.storage import Storage
@@ -58,13 +59,16 @@ class HistoryService:
         """Returns the log of the lineages of these contacts, as far as it had come at a moment."""
         return await self._read(lambda: self._history(contact_ids, moment))
 
-    async def of_contacts_after(self, contact_ids: Collection[int], event: Event) -> ClusterHistory:
-        """Returns the log of these contacts as it would be after one more event."""
+    async def of_contacts_after(self, contact_ids: Collection[int], events: Sequence[Event]) -> ClusterHistory:
+        """Returns the log of these contacts as it would be after these events, which are of no others.
 
-        async def read() -> ClusterHistory:
-            return (await self._history(contact_ids, None)).then(event)
-
-        return await self._read(read)
+        Raises Busy where it went on since they were decided: they cannot follow it any more.
+        """
+        history = await self.of_contacts(contact_ids)
+        try:
+            return await _computed(lambda: history.then(events), history)
+        except Gap:
+            raise Busy("the log went on after what was tried") from None
 
     async def of(self, subject: Node, moment: Moment | None = None) -> tuple[ClusterHistory, int | None]:
         """Returns the log of all who have an identifier or ever had, or of a contact; and the primary of who had it.

@@ -10,13 +10,15 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from identity_graphql.domain.contacts import LARGEST_ID, Cluster, Contact, gone
+from identity_graphql.domain.events import PROVISIONAL_SEQ, Outcome
 from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
-from identity_graphql.domain.reconcile import Decision, Plan, Request, reconcile
+from identity_graphql.domain.reconcile import Decision, Numbers, Plan, Request, reconcile
 from identity_graphql.errors import (
     Busy,
     ConfigurationError,
     IdentityError,
     InvalidInput,
+    NotFound,
     Problem,
     Unexpected,
 )
@@ -71,17 +73,33 @@ class IdentityService:
         return result
 
     async def preview(self, *, email: object = None, phone_number: object = None) -> Decision:
-        """What `identify` would decide now. Writes nothing; a contact that it would create has a provisional id."""
+        """What `identify` would decide now. Writes nothing; what it would create has provisional numbers."""
+        (decision,) = await self._previews_of([self._request(email, phone_number)])
+        return decision
+
+    async def look_up(self, *, email: object = None, phone_number: object = None) -> Decision:
+        """Returns what `identify` answers to those of whom it learns nothing: `UNCHANGED`. Writes nothing.
+
+        An identifier that nobody has does not matter beside one that somebody has. Raises NotFound where nobody has
+        any, InvalidInput also where they are of several clusters, and Busy.
+        """
         request = self._request(email, phone_number)
+        found = await self._deadline.retrying(lambda: self._storage.find(request.details.identifiers))
+        if not found.clusters:
+            raise NotFound("Nobody has any of these identifiers.")
+        if len(found.clusters) > 1:
+            primaries = ", ".join(map(str, sorted(cluster.primary.id for cluster in found.clusters)))
+            message = f"The identifiers belong to several clusters (contacts {primaries}); look them up one at a time"
+            raise InvalidInput(Problem("root", message))
+        return Decision(request, Outcome.UNCHANGED, found.clusters[0])
 
-        async def decide() -> Decision:
-            async with self._storage.attempt() as attempt:
-                return (await _planned(attempt, [request])).decisions[0]
+    async def identify_many(
+        self, items: Sequence[tuple[object, object]], *, dry_run: bool = False
+    ) -> list[Decision | IdentityError]:
+        """`identify` for each (email, phone number), in order, in one batch. An item that fails does so alone.
 
-        return await self._deadline.retrying(decide)
-
-    async def identify_many(self, items: Sequence[tuple[object, object]]) -> list[Decision | IdentityError]:
-        """`identify` for each (email, phone number), in order, in one batch. An item that fails does so alone."""
+        With ``dry_run``, `preview`: each sees what those before it would have done.
+        """
         if not 1 <= len(items) <= LARGEST_BATCH:
             raise InvalidInput(
                 Problem("items", f"items must be 1 to {LARGEST_BATCH:,}; send what is more in several requests.")
@@ -94,7 +112,8 @@ class IdentityService:
             except InvalidInput as error:
                 results[position] = error
         if requests:
-            results.update(zip(requests, await self._results_of(list(requests.values())), strict=True))
+            decide = self._previews_of if dry_run else self._results_of
+            results.update(zip(requests, await decide(list(requests.values())), strict=True))
         return [results[position] for position in range(len(items))]
 
     def subject(
@@ -187,6 +206,16 @@ class IdentityService:
             if contact is not None and contact.deleted_at is not None:
                 raise gone(contact)
         return cluster
+
+    async def _previews_of(self, requests: Sequence[Request]) -> Sequence[Decision]:
+        """What these requests would come to now, in order; what would be written has provisional numbers."""
+
+        async def decide() -> Sequence[Decision]:
+            async with self._storage.attempt() as attempt:
+                plan = await _planned(attempt, requests)
+            return plan.renumbered(Numbers({}, range(PROVISIONAL_SEQ, PROVISIONAL_SEQ + len(plan.events))))
+
+        return await self._deadline.retrying(decide)
 
     async def _results_of(self, requests: Sequence[Request]) -> Sequence[Result]:
         """What these requests came to, in the batch that they join; Busy for those that are not settled in time."""

@@ -45,8 +45,8 @@ def generate(document: dict[str, Any], folder: Path) -> None:
 
 
 def call(folder: Path, address: str, *requests: dict[str, Any]) -> list[Any]:
-    """Send requests by the package `client` of a folder: status, what the client made of the answer, warnings; at
-    last what it made of the health checks."""
+    """Send requests by the package `client` of a folder, as look-ups where they say so: status, what the client made
+    of the answer, warnings; at last what it made of the health checks."""
     done = subprocess.run(
         [VENV / "bin/python", HERE / "calls.py", address],
         cwd=folder,

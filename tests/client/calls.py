@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from client import Client  # type: ignore[import-not-found]
-from client.api.default import health, identify, live, ready  # type: ignore[import-not-found]
+from client.api.default import health, identify, live, lookup, ready  # type: ignore[import-not-found]
 from client.models import IdentifyRequest  # type: ignore[import-not-found]
 
 
@@ -13,7 +13,8 @@ def main(address: str, requests: list[dict[str, Any]]) -> list[Any]:
     with Client(base_url=address, raise_on_unexpected_status=True) as client:
         answers: list[Any] = []
         for request in requests:
-            answer = identify.sync_detailed(client=client, body=IdentifyRequest(**request))
+            ask = lookup if request.pop("lookup", False) else identify
+            answer = ask.sync_detailed(client=client, body=IdentifyRequest(**request))
             kind, parsed = type(answer.parsed).__name__, answer.parsed.to_dict()
             answers.append([answer.status_code, kind, parsed, answer.headers.get("x-identity-warnings")])
         return [*answers, [check.sync(client=client).to_dict()["status"] for check in (health, live, ready)]]

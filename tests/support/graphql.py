@@ -8,10 +8,13 @@ import httpx2
 
 Answer = dict[str, Any]
 
+BY = 'actor: "ann", reason: "two people, one number"'
+
+# All that can be asked of each, but what leads to others.
+CONTACT = "id email phoneNumber linkedId linkPrecedence createdAt updatedAt deletedAt undoneAt erasedAt redacted"
 EVENT = """seq at kind outcome summary email phoneNumber givenEmail givenPhoneNumber redacted contactId
   primaryContactId demotedContactIds versionBefore versionAfter actor reason requestId undoneBy"""
-"""All fields of an event."""
-BY = 'actor: "ann", reason: "two people, one number"'
+NODE = "{ key contactId kind value }"
 
 
 async def ask(client: httpx2.AsyncClient, query: str, **variables: object) -> Answer:

@@ -19,7 +19,7 @@ from identity_graphql.api.graphql.connections import (
 )
 from identity_graphql.api.graphql.context import Info, Source, history_of
 from identity_graphql.api.graphql.history import Ban, Bridge, Event, Evidence, PairStanding, WithheldBy, page_of
-from identity_graphql.api.graphql.scalars import given, id_of
+from identity_graphql.api.graphql.scalars import given, id_of, seq_of
 from identity_graphql.domain import contacts as domain
 from identity_graphql.domain import state
 from identity_graphql.domain.erasure import is_token
@@ -239,7 +239,7 @@ class WithheldPair:
             email=email,
             phone_number=phone_number,
             standing=PairStanding.BANNED if withheld.banned else PairStanding.WITHHELD,
-            event=ID(str(withheld.seq)),
+            event=seq_of(withheld.seq) or ID("0"),
         )
 
     @strawberry.field(description="What keeps it back now: a ban, or nothing if that was lifted since.")

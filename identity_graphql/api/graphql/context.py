@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import strawberry
 from strawberry.dataloader import DataLoader
 
-from identity_graphql.domain.contacts import Cluster, Contact
+from identity_graphql.domain.contacts import PROVISIONAL, Cluster, Contact
 from identity_graphql.domain.events import Event
 from identity_graphql.domain.history import ClusterHistory
 from identity_graphql.domain.identifiers import Identifier
+from identity_graphql.domain.reconcile import Decision
 from identity_graphql.domain.state import Bond
 from identity_graphql.errors import TooComplex
 from identity_graphql.services.history import HistoryService
@@ -76,18 +77,25 @@ class Context:
 
 
 class Preview:
-    """The log as it would be after a request that is only tried; read when something of it is asked for."""
+    """The log as it would be after requests that are only tried; read when something of it is asked for."""
 
-    def __init__(self, contact_ids: Collection[int], event: Event) -> None:
-        self._contact_ids = contact_ids
-        self._event = event
+    def __init__(self, decisions: Sequence[Decision]) -> None:
+        self._decisions = decisions
         self._reading: asyncio.Future[ClusterHistory] | None = None
 
     async def history(self, context: Context) -> ClusterHistory:
         if self._reading is None:
-            reading = context.history.of_contacts_after(self._contact_ids, self._event)
-            self._reading = asyncio.ensure_future(reading)
+            self._reading = asyncio.ensure_future(self._read(context))
         return await self._reading
+
+    async def _read(self, context: Context) -> ClusterHistory:
+        events = [decision.event for decision in self._decisions if decision.event is not None]
+        named = {decision.cluster.primary.id for decision in self._decisions}
+        named.update(contact_id for event in events for contact_id in event.contact_ids)
+        known = [contact_id for contact_id in named if contact_id < PROVISIONAL]
+        history = await context.history.of_contacts_after(known, events)
+        context.charge(len(history.events))
+        return history
 
 
 Source = ClusterHistory | Preview | None

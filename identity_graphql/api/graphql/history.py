@@ -11,7 +11,7 @@ from strawberry import ID
 
 from identity_graphql.api.graphql.connections import Connection, page_size, position_of
 from identity_graphql.api.graphql.context import Info
-from identity_graphql.api.graphql.scalars import id_of
+from identity_graphql.api.graphql.scalars import id_of, seq_of
 from identity_graphql.domain import events as domain
 from identity_graphql.domain import explain, sentences
 from identity_graphql.domain.contacts import PROVISIONAL
@@ -104,7 +104,7 @@ class Event:
         values = (None, None) if request is None else (request.email, request.phone_number)
         shown = tuple(None if is_token(value) else value for value in values)
         return cls(
-            seq=ID(str(event.seq)) if event.seq else None,
+            seq=seq_of(event.seq),
             at=event.at,
             kind=EventKind[event.kind.name],
             outcome=None if request is None else Outcome[request.outcome.name],
@@ -136,7 +136,7 @@ def page_of(
 ) -> Connection[Event]:
     """One page of a history, in the order in which it happened."""
     size, last = page_size(first), position_of(after)
-    # What a dry run would write has no number yet: it comes last.
+    # What the dry run of a verb would write has no number at all: it comes last.
     page = [event for event in events if (event.seq or _LAST) > last][: size + 1]
     nodes = [Event.from_domain(event, history) for event in page]
     return Connection.of(nodes, [event.seq or _LAST for event in page], first=size, after=after)
@@ -232,7 +232,7 @@ class EvidenceEdge:
     kind: EvidenceKind = strawberry.field(description="What it is.")
     source: str = strawberry.field(description="The key of one node: the email of a pair, the contact of a claim.")
     target: str = strawberry.field(description="The key of the other.")
-    event: ID | None = strawberry.field(description="The event that said so.")
+    event: ID | None = strawberry.field(description="The event that said so. Null for what a dry run would write.")
 
 
 @strawberry.type(description="All that holds a cluster together, to be drawn.")
@@ -247,7 +247,7 @@ class Evidence:
                 kind=EvidenceKind[edge.kind.name],
                 source=_key(edge.source),
                 target=_key(edge.target),
-                event=None if edge.seq is None else ID(str(edge.seq)),
+                event=None if edge.seq is None else seq_of(edge.seq),
             )
             for edge in graph.edges
         ]

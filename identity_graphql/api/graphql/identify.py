@@ -14,7 +14,6 @@ from identity_graphql.api.graphql.history import Event, Outcome
 from identity_graphql.api.graphql.scalars import PhoneNumber
 from identity_graphql.api.names import wire_names
 from identity_graphql.domain import warnings as domain
-from identity_graphql.domain.contacts import PROVISIONAL
 from identity_graphql.domain.reconcile import Decision
 from identity_graphql.domain.warnings import WarningCode as Code
 from identity_graphql.errors import IdentityError
@@ -47,16 +46,14 @@ class IdentifyPayload:
     events: list[Event] = strawberry.field(description="What was written into the log, or in a dry run would be.")
 
     @classmethod
-    def from_domain(cls, decision: Decision, *, dry_run: bool = False) -> IdentifyPayload:
-        cluster, source = decision.cluster, None
-        if dry_run and decision.event is not None:
-            known = [contact.id for contact in cluster.contacts if contact.id < PROVISIONAL]
-            source = Preview(known, decision.event)
+    def from_domain(cls, decision: Decision, preview: Preview | None = None) -> IdentifyPayload:
+        """``preview``: of a dry run."""
+        cluster = decision.cluster
         return cls(
             outcome=Outcome[decision.outcome.name],
-            cluster=Cluster.from_domain(cluster, source),
-            contact=Contact.from_domain(decision.contact, cluster, source) if decision.contact else None,
-            demoted=[Contact.from_domain(contact, cluster, source) for contact in decision.demoted],
+            cluster=Cluster.from_domain(cluster, preview),
+            contact=Contact.from_domain(decision.contact, cluster, preview) if decision.contact else None,
+            demoted=[Contact.from_domain(contact, cluster, preview) for contact in decision.demoted],
             warnings=[Warning.from_domain(warning) for warning in decision.warnings],
             events=[Event.from_domain(decision.event, kept_from=decision.kept_from)] if decision.event else [],
         )
@@ -85,7 +82,8 @@ class IdentifyItem:
     error: IdentifyError | None = strawberry.field(default=None, description="Null if it did not.")
 
     @classmethod
-    def from_domain(cls, result: Decision | IdentityError) -> IdentifyItem:
+    def from_domain(cls, result: Decision | IdentityError, preview: Preview | None = None) -> IdentifyItem:
+        """``preview``: of a dry run."""
         if isinstance(result, Decision):
-            return cls(payload=IdentifyPayload.from_domain(result))
+            return cls(payload=IdentifyPayload.from_domain(result, preview))
         return cls(error=IdentifyError(code=result.code, field=field_of(result), message=wire_names(result.message)))

@@ -9,6 +9,7 @@ import strawberry
 from graphql import BooleanValueNode, FloatValueNode, GraphQLError, IntValueNode, StringValueNode, ValueNode
 
 from identity_graphql.domain.contacts import PROVISIONAL
+from identity_graphql.domain.events import PROVISIONAL_SEQ
 from identity_graphql.domain.history import Moment
 from identity_graphql.errors import InvalidInput, Problem
 
@@ -111,6 +112,11 @@ def id_of(number: int) -> strawberry.ID:
         return strawberry.ID(str(number))
     position = number - PROVISIONAL
     return strawberry.ID("new" if position == 1 else f"new-{position}")
+
+
+def seq_of(seq: int) -> strawberry.ID | None:
+    """The number of an event as an `ID`; None for what a dry run would write, which has none yet."""
+    return strawberry.ID(str(seq)) if 0 < seq < PROVISIONAL_SEQ else None
 
 
 def moment_of(as_of: datetime | None, as_of_seq: strawberry.ID | None) -> Moment | None:

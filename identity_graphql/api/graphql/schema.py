@@ -20,7 +20,7 @@ from identity_graphql.api.graphql.connections import (
     position_of,
 )
 from identity_graphql.api.graphql.contacts import Cluster, Contact, WithheldPair
-from identity_graphql.api.graphql.context import Info
+from identity_graphql.api.graphql.context import Info, Preview
 from identity_graphql.api.graphql.history import Ban, Event, EventKind, Explanation, event_filter
 from identity_graphql.api.graphql.identify import IdentifyInput, IdentifyItem, IdentifyPayload
 from identity_graphql.api.graphql.scalars import (
@@ -48,6 +48,7 @@ from identity_graphql.api.graphql.stewardship import (
     identifiers_of,
 )
 from identity_graphql.domain.decide import Command, VerbResult
+from identity_graphql.domain.reconcile import Decision
 from identity_graphql.errors import IdentityError, InvalidInput, Problem
 from identity_graphql.observability import note
 from identity_graphql.services.stewardship import StewardService
@@ -241,20 +242,21 @@ class Mutation:
     ) -> IdentifyPayload:
         identify = info.context.service.preview if dry_run else info.context.service.identify
         decision = await identify(email=given(email), phone_number=given(phone_number))
-        return IdentifyPayload.from_domain(decision, dry_run=dry_run)
+        return IdentifyPayload.from_domain(decision, Preview([decision]) if dry_run else None)
 
     @strawberry.mutation(
         description="`identify` for many, in order, in one batch; as many answers in the same order. An item that"
-        " fails does so alone."
+        " fails does so alone. In a dry run, each sees what those before it would have done."
     )
-    async def identify_many(self, info: Info, items: Items) -> list[IdentifyItem]:
+    async def identify_many(self, info: Info, items: Items, dry_run: DryRun = False) -> list[IdentifyItem]:
         results = await info.context.service.identify_many(
-            [(given(item.email), given(item.phone_number)) for item in items]
+            [(given(item.email), given(item.phone_number)) for item in items], dry_run=dry_run
         )
+        preview = Preview([result for result in results if isinstance(result, Decision)]) if dry_run else None
         for result in results:
             if isinstance(result, IdentityError):
                 note(result)
-        return [IdentifyItem.from_domain(result) for result in results]
+        return [IdentifyItem.from_domain(result, preview) for result in results]
 
     @strawberry.mutation(description="Make one cluster of the clusters of two contacts, whatever the evidence says.")
     async def merge_clusters(
