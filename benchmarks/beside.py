@@ -22,7 +22,7 @@ from benchmarks.speed import Options, labels
 from benchmarks.workload import email, phone
 from identity_graphql import observability
 from identity_graphql.domain.decide import Command, VerbResult
-from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
+from identity_graphql.domain.identifiers import EMAIL, Identifier, Normalisation
 from identity_graphql.errors import Busy
 from identity_graphql.services.identify import LARGEST_BATCH, IdentityService
 from identity_graphql.services.stewardship import StewardService
@@ -166,7 +166,7 @@ async def measured(scene: Scene, url: str, label: str, seconds: float, advance: 
             await asyncio.sleep(WARM_UP)
             await figures()
             for n in range(0, len(quiet), 2):
-                erased = Identifier(IdentifierKind.EMAIL, f"q{n}.2@x.io")
+                erased = Identifier(EMAIL, f"q{n}.2@x.io")
                 async for _ in steward.every_kind(quiet[n], quiet[n + 1], erased):
                     advance(1)
                     await asyncio.sleep(PAUSE)

@@ -15,7 +15,8 @@ from identity_graphql.domain.contacts import Contact
 from identity_graphql.domain.decide import Command, VerbResult
 from identity_graphql.domain.state import State, bond
 from identity_graphql.errors import InvalidInput, Outdated, Refused
-from tests.support.stewards import Steward, email, phone_number
+from tests.support.identifiers import email, pair_of, phone_number
+from tests.support.stewards import Steward
 
 A, B, C, D, E = (f"{name}@example.com" for name in "abcde")
 
@@ -416,7 +417,7 @@ async def test_a_ban_on_the_pair_itself_is_lifted_with_those_between_its_custome
     result = await steward.unban(email(A), phone_number("111"))
 
     assert changed(result) == {(2, 3): None}
-    assert result.changes.withheld == ((A, "111", None, False),)
+    assert result.changes.withheld == ((pair_of(A, "111"), None, False),)
     assert await withheld(steward, (A, "111")) == [False]
 
 

@@ -23,6 +23,7 @@ from identity_graphql.errors import Conflict
 from identity_graphql.services.identify import IdentityService
 from tests.models.oracle import random_requests
 from tests.support.databases import NAMES, Database, Databases, empty
+from tests.support.identifiers import pair_of
 from tests.support.serving import process
 
 PROCESSES = 2
@@ -189,7 +190,7 @@ async def test_a_storm_of_1200_requests_leaves_a_sound_database(racers: Racers) 
     await asyncio.gather(*(client(number) for number in range(24)))
 
     rows = await racers.database.check()
-    assert {(pair["email"], pair["phone_number"]) for pair in rows["pair"]} == {
+    assert {(pair["value"], pair["other_value"]) for pair in rows["pair"]} == {
         said for said in storm if None not in said
     }
 
@@ -213,7 +214,7 @@ async def test_a_lost_race_writes_nothing_and_is_no_error_of_the_database(databa
         await service.identify(email=said[0], phone_number=said[1])
     request = Request(Normalisation().details(email="a@x.io", phone_number="222"), "1")
     async with storage.attempt() as attempt:
-        found = await attempt.find(request.details.identifiers, [("a@x.io", "222")])
+        found = await attempt.find(request.details.identifiers, [pair_of("a@x.io", "222")])
         await service.identify(email="b@x.io", phone_number="333")
         before, logged = await database.dump(), database.server.log()
 

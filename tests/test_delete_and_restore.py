@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from identity_graphql.errors import Gone
-from tests.support.stewards import Steward, email
+from tests.support.identifiers import email
+from tests.support.stewards import Steward
 
 A, B, C, D = (f"{name}@example.com" for name in "abcd")
 

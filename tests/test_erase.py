@@ -19,8 +19,9 @@ from identity_graphql.domain.replay import replay
 from identity_graphql.errors import Gone, InvalidInput, NotFound
 from identity_graphql.storage import Storage
 from tests.support.databases import TABLES, Database, Databases
+from tests.support.identifiers import email, phone_number
 from tests.support.replayed import events_of
-from tests.support.stewards import Steward, email, phone_number, working
+from tests.support.stewards import Steward, working
 
 EMAIL, TYPED_EMAIL = "foo@bar.com", "  Foo@Bar.COM "
 NUMBER, TYPED_NUMBER = "+4930901820", "+49 (30) 90-18-20"

@@ -22,8 +22,9 @@ from identity_graphql.storage import Storage
 from identity_graphql.storage.tables import event
 from tests.support.databases import Database
 from tests.support.graphql import EVENT, ask, data, refusal
+from tests.support.identifiers import email, phone_number
 from tests.support.statements import statements
-from tests.support.stewards import Steward, email, phone_number
+from tests.support.stewards import Steward
 
 PAGE = """query ($first: Int! = 100, $after: String, $kinds: [EventKind!], $actor: String,
   $since: DateTime, $until: DateTime) {

@@ -25,25 +25,18 @@ from identity_graphql.domain.explain import (
     evidence,
     key,
 )
-from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
+from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, Identifier, Normalisation, pairs_of
 from identity_graphql.domain.reconcile import Found, Request, reconcile
 from identity_graphql.domain.replay import replay
 from identity_graphql.domain.sentences import step
-from identity_graphql.domain.state import Node, State, bond, ends
+from identity_graphql.domain.state import Node, State, bond
 from identity_graphql.domain.verbs import MergeClusters, SplitCluster
+from tests.support.identifiers import email, pair_of, phone_number
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 NORMALISATION = Normalisation()
 
 Log = tuple[State, dict[int, Event]]
-
-
-def email(value: str) -> Identifier:
-    return Identifier(IdentifierKind.EMAIL, value)
-
-
-def phone_number(value: str) -> Identifier:
-    return Identifier(IdentifierKind.PHONE_NUMBER, value)
 
 
 def event(seq: int, primary_id: int, version: int, **columns: Any) -> Event:
@@ -208,7 +201,7 @@ def test_a_chain_goes_through_a_contact_only_where_its_own_pair_is_no_evidence_a
         ("PAIR", "email:a@x.io", "phone_number:555")
     ]
     state = state.copy()
-    del state.pairs[("a@x.io", "555")]
+    del state.pairs[pair_of("a@x.io", "555")]
 
     assert steps(chain(state, events, email("a@x.io"), phone_number("555"))) == [
         ("CONTACT", "email:a@x.io", "contact:1"),
@@ -238,7 +231,7 @@ def a_restored_contact() -> Log:
     """Contact 2 claims nothing: what it carries was brought by 1 and 3, who have a link."""
     log = linked(seen(("a@x.io", None), ("lost@x.io", "999"), (None, "777")), 1, 3)
     state = log[0]
-    del state.claims[email("lost@x.io")], state.claims[phone_number("999")], state.pairs[("lost@x.io", "999")]
+    del state.claims[email("lost@x.io")], state.claims[phone_number("999")], state.pairs[pair_of("lost@x.io", "999")]
     state.put(replace(state.contacts[2], email="a@x.io", phone_number="777", linked_id=1))
     return log
 
@@ -352,10 +345,7 @@ def states(draw: st.DrawFn) -> State:
         for identifier in state.carried(contact):
             if identifier not in state.claims or draw(st.booleans()):
                 state.claims[identifier] = contact_id
-    emails, phone_numbers = (
-        sorted(i.value for i in state.claims if i.kind is kind)
-        for kind in (IdentifierKind.EMAIL, IdentifierKind.PHONE_NUMBER)
-    )
+    emails, phone_numbers = (sorted(i for i in state.claims if i.kind == kind) for kind in (EMAIL, PHONE_NUMBER))
     if emails and phone_numbers:
         pairs = st.tuples(st.sampled_from(emails), st.sampled_from(phone_numbers))
         state.pairs.update({pair: seq for seq, pair in enumerate(draw(st.lists(pairs, max_size=10, unique=True)), 1)})
@@ -376,7 +366,7 @@ def test_a_bridge_is_what_cannot_be_taken_away_without_the_cluster_falling_into_
         for pair in state.pairs:
             without = state.copy()
             del without.pairs[pair]
-            falls[ends(pair)] = without.parts(members)
+            falls[pair] = without.parts(members)
         for link in state.links:
             without = state.copy()
             del without.links[link]
@@ -399,7 +389,7 @@ def costs(state: State) -> dict[tuple[Node, Node], float]:
         carried = [identifier for identifier in state.carried(contact) if identifier in state.claims]
         if carried and not state.claimed(contact):
             edges.append((contact.id, carried[0], 0))
-    edges += [(*ends(pair), 1) for pair in state.pairs]
+    edges += [(*pair, 1) for pair in state.pairs]
     edges += [(*link, 1) for link in state.links]
     for a, b, cost in edges:
         between[a, b] = between[b, a] = min(between[a, b], cost)
@@ -423,8 +413,8 @@ def holds(state: State, step: Step) -> bool:
     """Whether a step is what it says."""
     match step.source, step.target:
         case Identifier() as one, Identifier() as other:
-            first, second = sorted((one, other))
-            return step.kind is StepKind.PAIR and (first.value, second.value) in state.pairs
+            (pair,) = pairs_of((one, other))
+            return step.kind is StepKind.PAIR and pair in state.pairs
         case int() as one, int() as other:
             return step.kind is StepKind.LINK and bond(one, other) in state.links
         case (int() as contact_id, Identifier() as identifier) | (Identifier() as identifier, int() as contact_id):

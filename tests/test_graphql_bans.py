@@ -10,8 +10,9 @@ import pytest
 
 from tests.support.databases import Database
 from tests.support.graphql import BY, data, refusal
+from tests.support.identifiers import email, phone_number
 from tests.support.statements import statements
-from tests.support.stewards import Steward, email, phone_number, working
+from tests.support.stewards import Steward, working
 
 A, B, C, D = (f"{name}@x.io" for name in "abcd")
 ANN = {"actor": "ann", "reason": "two people, one number"}
@@ -73,7 +74,7 @@ async def test_however_many_bans_and_withheld_pairs_there_are_takes_the_same_sta
     embedded: httpx2.AsyncClient, local: Steward
 ) -> None:
     query = f"""{{ bans(first: 50) {{ edges {{ node {{ {BAN} }} }} }}
-      withheld(first: 50) {{ edges {{ node {{ withheldBy emailCluster {{ id }} }} }} }} }}"""
+      withheld(first: 50) {{ edges {{ node {{ withheldBy holders {{ id }} }} }} }} }}"""
     sent = []
     for round_ in range(2):
         for number in range(1 + 4 * round_):

@@ -25,8 +25,8 @@ ALL = f"""{{
   history(first: 7) {{ edges {{ node {{ {EVENT} }} }} }}
   evidence {{ nodes {NODE} edges {{ kind source target event }} }}
   bridges(first: 7) {{ edges {{ node {{ kind source {NODE} target {NODE} event {{ {EVENT} }} partSizes parts }} }} }}
-  withheld {{ email phoneNumber standing withheldBy event
-    emailCluster {{ id size redacted }} phoneNumberCluster {{ id emails redacted }} }}
+  withheld {{ identifiers {{ kind value }} standing withheldBy event
+    holders {{ id size redacted }} }}
   bans {{ contactId otherId event actor reason decision {{ {EVENT} }} }} }}"""
 
 

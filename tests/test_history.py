@@ -11,7 +11,7 @@ from identity_graphql.domain.contacts import Cluster
 from identity_graphql.domain.decide import Command, VerbResult
 from identity_graphql.domain.events import VerbEvent
 from identity_graphql.domain.history import Moment
-from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
+from identity_graphql.domain.identifiers import EMAIL, Identifier, Normalisation
 from identity_graphql.domain.sentences import explanation, summary
 from identity_graphql.errors import Gone, InvalidInput, NotFound
 from identity_graphql.services.history import HistoryService
@@ -21,7 +21,7 @@ from identity_graphql.storage import Storage
 from tests.models.oracle import random_requests
 from tests.support.databases import Database
 
-A, B = Identifier(IdentifierKind.EMAIL, "a@x.io"), Identifier(IdentifierKind.EMAIL, "b@x.io")
+A, B = Identifier(EMAIL, "a@x.io"), Identifier(EMAIL, "b@x.io")
 
 
 @pytest.fixture
@@ -239,7 +239,7 @@ async def test_two_customers_are_not_connected_and_strangers_are_refused(
 
     assert (await past.explain(A, B)).chain is None
     with pytest.raises(NotFound, match="given as to"):
-        await past.explain(A, Identifier(IdentifierKind.EMAIL, "nobody@x.io"))
+        await past.explain(A, Identifier(EMAIL, "nobody@x.io"))
     with pytest.raises(NotFound):
         await past.explain(99, A)
     with pytest.raises(Gone):

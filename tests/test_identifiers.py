@@ -11,13 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from identity_graphql.domain.identifiers import (
-    Details,
-    Identifier,
-    IdentifierKind,
-    Ignored,
-    Normalisation,
-)
+from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, Details, Identifier, Ignored, Normalisation
 from identity_graphql.domain.phone_numbers import REGIONS
 from identity_graphql.errors import ConfigurationError, InvalidInput, Problem
 
@@ -688,14 +682,14 @@ def test_details_hold_the_normalised_and_the_raw_values() -> None:
         raw={"email": " Doc@HillValley.edu", "phoneNumber": 123456},
     )
     assert details.identifiers == (
-        Identifier(IdentifierKind.EMAIL, "doc@hillvalley.edu"),
-        Identifier(IdentifierKind.PHONE_NUMBER, "123456"),
+        Identifier(EMAIL, "doc@hillvalley.edu"),
+        Identifier(PHONE_NUMBER, "123456"),
     )
 
 
 def test_details_may_be_one_identifier() -> None:
-    assert PLAIN.details(email="a@b").identifiers == (Identifier(IdentifierKind.EMAIL, "a@b"),)
-    assert PLAIN.details(phone_number="123").identifiers == (Identifier(IdentifierKind.PHONE_NUMBER, "123"),)
+    assert PLAIN.details(email="a@b").identifiers == (Identifier(EMAIL, "a@b"),)
+    assert PLAIN.details(phone_number="123").identifiers == (Identifier(PHONE_NUMBER, "123"),)
     assert PLAIN.details(phone_number="123").raw == {"phoneNumber": "123"}
     assert PLAIN.details(email="", phone_number="123").raw == {"email": "", "phoneNumber": "123"}
 
@@ -751,8 +745,8 @@ def test_messages_never_repeat_the_value() -> None:
 
 
 def test_identifiers_sort_by_kind_and_then_by_value() -> None:
-    email = Identifier(IdentifierKind.EMAIL, "z@z")
-    phone_number = Identifier(IdentifierKind.PHONE_NUMBER, "1")
+    email = Identifier(EMAIL, "z@z")
+    phone_number = Identifier(PHONE_NUMBER, "1")
 
     assert sorted([phone_number, email]) == [email, phone_number]
 

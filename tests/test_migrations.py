@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +30,8 @@ from identity_graphql.settings import Settings
 from identity_graphql.storage import Storage, migrations
 from identity_graphql.storage.tables import metadata
 from tests.support.databases import Database, Databases
-from tests.support.stewards import Steward
+from tests.support.identifiers import email, phone_number
+from tests.support.stewards import Steward, working
 
 T = TypeVar("T")
 
@@ -181,6 +183,121 @@ async def test_a_log_from_before_there_were_stewards_is_theirs_after_the_upgrade
     await steward.close()
 
 
+# Three verbs of the log as revision 0003 has them, and as they are from 0004 on.
+VERBS = {
+    "split_cluster": (
+        {
+            "asked": {
+                "verb": "split_cluster",
+                "contact_ids": [2],
+                "identifiers": [{"kind": "phone_number", "value": "111"}],
+                "ban": True,
+            },
+            "changes": {
+                "claims": [["phone_number", "111", 2]],
+                "pairs": [["a@x.io", "111", None]],
+                "bans": [[1, 2, 0]],
+            },
+            "about": [2],
+        },
+        {
+            "asked": {
+                "verb": "split_cluster",
+                "contact_ids": [2],
+                "identifiers": [["phone_number", "111"]],
+                "ban": True,
+            },
+            "changes": {
+                "claims": [[["phone_number", "111"], 2]],
+                "pairs": [[[["email", "a@x.io"], ["phone_number", "111"]], None]],
+                "bans": [[1, 2, 0]],
+            },
+            "about": [2],
+        },
+    ),
+    "undo": (
+        {
+            "asked": {"verb": "undo", "event": 1, "pair": ["a@x.io", "111"], "contacts": None},
+            "changes": {"withheld": [["a@x.io", "111", 0, True]], "claims": [["email", "a@x.io", None]]},
+            "about": [1],
+            "born": [[3, 4]],
+        },
+        {
+            "asked": {
+                "verb": "undo",
+                "event": 1,
+                "pair": [["email", "a@x.io"], ["phone_number", "111"]],
+                "contacts": None,
+            },
+            "changes": {
+                "withheld": [[[["email", "a@x.io"], ["phone_number", "111"]], 0, True]],
+                "claims": [[["email", "a@x.io"], None]],
+            },
+            "about": [1],
+            "born": [[3, 4]],
+        },
+    ),
+    "delete_contact": (
+        {
+            "asked": {"verb": "delete_contact", "contact_id": 1},
+            "changes": {"parked": [[1, "a@x.io", "111", 7]]},
+            "about": [1],
+        },
+        {
+            "asked": {"verb": "delete_contact", "contact_id": 1},
+            "changes": {"parked": [[1, [["email", "a@x.io"], ["phone_number", "111"]], 7]]},
+            "about": [1],
+        },
+    ),
+}
+
+
+async def test_what_the_log_says_of_verbs_is_rewritten_and_back(storage: Storage) -> None:
+    await storage.migrate()
+    await go_down(storage, "0003")
+    old = sa.table("event", *(sa.column(column.name, column.type) for column in metadata.tables["event"].columns))
+    about = {"at": datetime(2026, 1, 1, tzinfo=UTC), "outcome": "DONE", "raw": {}, "norm": "1", "demoted": []}
+    versions = {"primary_id": 1, "version_before": 0, "version_after": 1}
+    async with storage.transaction() as connection:
+        for kind, (before, _) in VERBS.items():
+            await connection.execute(old.insert().values(kind=kind, detail=before, **about, **versions))
+
+    for _ in range(2):
+        await storage.migrate()
+        assert await documents(storage) == {kind: after for kind, (_, after) in VERBS.items()}
+        await go_down(storage, "0003")
+        assert await documents(storage) == {kind: before for kind, (before, _) in VERBS.items()}
+
+
+async def documents(storage: Storage) -> dict[str, Any]:
+    event = metadata.tables["event"]
+    async with storage.reading() as connection:
+        rows = await connection.execute(sa.select(event.c.kind, event.c.detail).where(event.c.kind != "identify"))
+        return {row.kind: row.detail for row in rows}
+
+
+async def test_evidence_and_verbs_are_the_same_after_going_down_and_up(storage: Storage, unmigrated: Database) -> None:
+    await storage.migrate()
+    async with working(unmigrated) as steward:
+        await steward.requests(("a@x.io", "111"), ("b@x.io", "111"), ("c@x.io", "222"), ("a@x.io", "222"))
+        await steward.undo(4, then_ban=True)
+        await steward.requests(("a@x.io", "222"), ("d@x.io", "333"), ("e@x.io", "333"))
+        await steward.split(2, identifiers=[phone_number("111")])
+        await steward.delete(5)
+        await steward.erase(email("d@x.io"))
+        before = await unmigrated.dump()
+        await go_down(storage, "0003")
+        rows = await ask(
+            storage, "SELECT email, phone_number FROM pair UNION SELECT email, phone_number FROM withheld_pair"
+        )
+        assert ("a@x.io", "222") in rows
+
+        await storage.migrate()
+
+        assert await unmigrated.dump() == before
+        await steward.restore(5)
+
+
 @pytest.mark.parametrize("verb", ["ban", "withheld"])
 async def test_what_stewards_decided_is_not_given_up_for_an_older_revision(
     storage: Storage, unmigrated: Database, verb: str
@@ -301,9 +418,12 @@ async def test_postgresql_keeps_moments_in_utc_and_compares_keys_byte_by_byte(po
     keys = {(table, name) for table, name, _, collation in columns if collation == "C"}
     assert keys == {
         *{("contact", "email"), ("contact", "phone_number"), ("event", "email"), ("event", "phone_number")},
-        *{("identifier", "kind"), ("identifier", "value"), ("pair", "email"), ("pair", "phone_number")},
-        *{("former_claim", "kind"), ("former_claim", "value")},
-        *{("withheld_pair", "email"), ("withheld_pair", "phone_number")},
+        *{(table, name) for table in ("identifier", "former_claim") for name in ("kind", "value")},
+        *{
+            (table, name)
+            for table in ("pair", "withheld_pair")
+            for name in ("kind", "value", "other_kind", "other_value")
+        },
     }
 
 

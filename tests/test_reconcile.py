@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,7 +12,9 @@ from identity_graphql.domain.contacts import Cluster, Contact, LinkPrecedence
 from identity_graphql.domain.events import Demotion, Outcome
 from identity_graphql.domain.identifiers import Normalisation
 from identity_graphql.domain.reconcile import TICK, Found, Numbers, Request, reconcile
+from identity_graphql.domain.state import Pair
 from tests.models.oracle import Oracle
+from tests.support.identifiers import pair_of
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 NORMALISATION = Normalisation()
@@ -26,8 +28,8 @@ def primary(id: int, email: str | None, phone_number: str | None, *, at: datetim
     return Contact(id, email, phone_number, None, at, at, None, 1, at, email is not None, phone_number is not None)
 
 
-def found(*clusters: Cluster, pairs: set[tuple[str, str]] | None = None, now: datetime = NOW + 60 * TICK) -> Found:
-    return Found(clusters, frozenset(pairs or ()), now)
+def found(*clusters: Cluster, pairs: Iterable[Pair] = (), now: datetime = NOW + 60 * TICK) -> Found:
+    return Found(clusters, frozenset(pairs), now)
 
 
 GEORGE = Cluster((primary(1, "george@hillvalley.edu", "919191"),))
@@ -116,7 +118,7 @@ def test_a_pair_seen_for_the_first_time_is_observed_and_seen_again_is_nothing() 
     "said", [("george@hillvalley.edu", None), (None, "919191"), ("george@hillvalley.edu", "919191")]
 )
 def test_what_is_known_changes_nothing(said: tuple[str | None, str | None]) -> None:
-    plan = reconcile([request(*said)], found(GEORGE, pairs={("george@hillvalley.edu", "919191")}))
+    plan = reconcile([request(*said)], found(GEORGE, pairs=[pair_of("george@hillvalley.edu", "919191")]))
 
     assert (plan.swaps, plan.contacts, plan.relinks) == ((), (), ())
     assert plan.stands(plan.decisions[0])

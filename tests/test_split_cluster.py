@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from identity_graphql.errors import InvalidInput
-from tests.support.stewards import Steward, email
+from tests.support.identifiers import email, pair_of
+from tests.support.stewards import Steward
 
 A, B, C, D = (f"{name}@example.com" for name in "abcd")
 
@@ -22,7 +23,7 @@ async def test_a_request_across_a_split_is_withheld_until_the_ban_is_lifted_and_
     kept = await steward.clusters()
 
     assert withheld == ["WITHHELD", "UNCHANGED"]
-    assert lifted.waiting == ((A, "222"),)
+    assert lifted.waiting == (pair_of(A, "222"),)
     assert kept == [[1], [2]], "nothing is judged again unasked"
     await steward.ban(1, 2)
     await steward.unban(1, 2, rejudge=True)

@@ -19,6 +19,7 @@ GIVEN: dict[str, Any] = {
     "pair_emails": ["a@x.io", "b@x.io"],
     "pair_phone_numbers": ["111111", "222222"],
     "values": ["a@x.io", "b@x.io"],
+    "kind": "email",
     "of_kind": "email",
     "after": 0,
     "upto": 10,

@@ -23,8 +23,9 @@ from identity_graphql.storage.address import Address
 from identity_graphql.storage.dialect import Pool
 from identity_graphql.storage.log_session import LogSession, Place
 from tests.support.databases import Database, Databases, check, tables_of
+from tests.support.identifiers import email
 from tests.support.replayed import check_judged_again, check_replay, events_of
-from tests.support.stewards import Ask, Steward, email
+from tests.support.stewards import Ask, Steward
 
 SERVERS = ("postgresql", "mariadb")
 """where several write at once; SQLite has one writer"""

@@ -16,8 +16,9 @@ from identity_graphql.domain.replay import replay
 from identity_graphql.errors import Busy, IdentityError, NotFound, Refused
 from identity_graphql.services.stewardship import StewardService
 from tests.support.databases import Database, check, tables_of
+from tests.support.identifiers import email, phone_number
 from tests.support.replayed import check_judged_again, check_replay, events_of
-from tests.support.stewards import Steward, email, phone_number
+from tests.support.stewards import Steward
 
 CLIENTS = 16
 STEWARDS = 3

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from identity_graphql.domain import bans, erasure
 from identity_graphql.domain.decide import Command, VerbResult
 from identity_graphql.domain.events import Event, EventKind, IdentifyEvent
-from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
+from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, Identifier, Normalisation
 from identity_graphql.domain.replay import step
 from identity_graphql.domain.state import Node, State
 from identity_graphql.errors import Gone, IdentityError, Refused
@@ -36,9 +36,7 @@ EXAMPLES = {"sqlite": examples(10, 100), "postgresql": examples(5, 25), "mariadb
 EMAILS = tuple(f"{name}@example.com" for name in ("ada", "bob", "cyd", "dee"))
 PHONE_NUMBERS = tuple(f"+4930901820{n}" for n in range(4))
 IDENTIFIERS = tuple(
-    Identifier(kind, value)
-    for kind, values in ((IdentifierKind.EMAIL, EMAILS), (IdentifierKind.PHONE_NUMBER, PHONE_NUMBERS))
-    for value in values
+    Identifier(kind, value) for kind, values in ((EMAIL, EMAILS), (PHONE_NUMBER, PHONE_NUMBERS)) for value in values
 )
 
 emails = st.sampled_from(EMAILS)
@@ -157,7 +155,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.events)
     @rule(a=st.sampled_from(EMAILS), b=st.sampled_from(PHONE_NUMBERS), rejudge=st.booleans())
     def unban_link_of_identifiers(self, a: str, b: str, rejudge: bool) -> None:
-        ends: tuple[Node, Node] = Identifier(IdentifierKind.PHONE_NUMBER, b), Identifier(IdentifierKind.EMAIL, a)
+        ends: tuple[Node, Node] = Identifier(PHONE_NUMBER, b), Identifier(EMAIL, a)
         self.order(lambda steward, order: steward.unban_link(*ends, order, rejudge=rejudge))
 
     @precondition(lambda self: self.events)
@@ -273,8 +271,9 @@ class Machine(RuleBasedStateMachine):
             self.customers = customers
         folded = fold(rows["event"])
         owners = owners_of(folded)
-        for pair, row in folded["withheld_pair"].items():
-            two = frozenset(owners.get(end, 0) for end in zip(("email", "phone_number"), pair, strict=True))
+        for key, row in folded["withheld_pair"].items():
+            pair = Identifier(*key[:2]), Identifier(*key[2:])
+            two = frozenset(owners.get((end.kind, end.value), 0) for end in pair)
             by_a_ban = row["banned"] or two in self.separations.twos()
             assert bans.withholds(self.state, pair) == by_a_ban, "what a ban withholds, and only that, is said to be"
 

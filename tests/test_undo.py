@@ -16,7 +16,8 @@ from identity_graphql.storage import Storage, tables
 from tests.models.memory import Memory
 from tests.support.databases import Databases
 from tests.support.examples import examples
-from tests.support.stewards import Steward, email, phone_number
+from tests.support.identifiers import email, phone_number
+from tests.support.stewards import Steward
 
 A, B, C, D = (f"{name}@example.com" for name in "abcd")
 CASES = {"sqlite": examples(80, 500), "postgresql": examples(20, 100), "mariadb": examples(20, 100)}

@@ -20,7 +20,7 @@ from identity_graphql.app import verify as verify_database
 from identity_graphql.domain.components import Components
 from identity_graphql.domain.decide import Command, VerbResult
 from identity_graphql.domain.events import Demotion, EventKind, IdentifyEvent, Outcome
-from identity_graphql.domain.identifiers import Details, Identifier, IdentifierKind, Normalisation
+from identity_graphql.domain.identifiers import Details, Normalisation
 from identity_graphql.domain.reconcile import Request, reconcile
 from identity_graphql.domain.state import State
 from identity_graphql.domain.verify import Difference, broken, differences, digest, rebuild
@@ -31,7 +31,9 @@ from identity_graphql.services.verification import Report, verify
 from identity_graphql.storage import Storage
 from tests.models.oracle import random_requests
 from tests.support.databases import NAMES, TABLES, Database, Databases
+from tests.support.identifiers import email, pair_of, phone_number
 from tests.support.program import PROGRAM, environment, refused, run
+from tests.support.replayed import pair_row
 from tests.support.serving import settings_for
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
@@ -57,14 +59,6 @@ async def carried_out(verb: Callable[[Command], Awaitable[VerbResult]]) -> VerbR
     seen = await verb(order)
     versions = {"expected_version": seen.expected_version, "expected_other_version": seen.expected_other_version}
     return await verb(replace(order, dry_run=False, **versions))
-
-
-def email(value: str) -> Identifier:
-    return Identifier(IdentifierKind.EMAIL, value)
-
-
-def phone_number(value: str) -> Identifier:
-    return Identifier(IdentifierKind.PHONE_NUMBER, value)
 
 
 async def told(storage: Storage) -> None:
@@ -268,8 +262,8 @@ async def test_beside_traffic_it_sees_one_moment(databases: Databases) -> None:
     requests = random_requests(7, 900, people=60)
 
     async def traffic(number: int) -> None:
-        for email, phone_number in requests[number::9]:
-            await service.identify(email=email, phone_number=phone_number)
+        for said in requests[number::9]:
+            await service.identify(email=said[0], phone_number=said[1])
 
     clients = [asyncio.ensure_future(traffic(number)) for number in range(9)]
     sizes = []
@@ -469,29 +463,29 @@ def a_surplus_identifier_of_nobody(rows: Rows) -> Damage:
 
 
 def a_missing_pair(rows: Rows) -> Damage:
-    row = one(rows, "pair", email="h@example.com")
+    row = one(rows, "pair", value="h@example.com")
     return [delete("pair", row)], [f"pair of event {row['seq']}: is missing from the table"]
 
 
 def a_surplus_pair(rows: Rows) -> Damage:
-    row = one(rows, "pair", email="h@example.com")
-    return [insert("pair", email="h@example.com", phone_number="+15550003", seq=row["seq"])], [
+    row = one(rows, "pair", value="h@example.com")
+    return [insert("pair", **pair_row(pair_of("h@example.com", "+15550003")), seq=row["seq"])], [
         f"pair of event {row['seq']}: is not in the log"
     ]
 
 
 def a_pair_that_was_taken_back(rows: Rows) -> Damage:
-    live = {(row["email"], row["phone_number"]) for row in rows["pair"]}
+    live = {(row["value"], row["other_value"]) for row in rows["pair"]}
     row = next(
         row for row in rows["event"] if row["outcome"] == "MERGED" and (row["email"], row["phone_number"]) not in live
     )
-    return [insert("pair", email=row["email"], phone_number=row["phone_number"], seq=row["seq"])], [
+    return [insert("pair", **pair_row(pair_of(row["email"], row["phone_number"])), seq=row["seq"])], [
         f"pair of event {row['seq']}: is not in the log"
     ]
 
 
 def a_pair_of_another_event(rows: Rows) -> Damage:
-    row = one(rows, "pair", email="h@example.com")
+    row = one(rows, "pair", value="h@example.com")
     return [update("pair", row, seq=1)], [
         "pair of event 1: is not in the log",
         f"pair of event {row['seq']}: is missing from the table",
@@ -511,13 +505,13 @@ def a_withheld_pair_that_is_banned(rows: Rows) -> Damage:
 
 
 def a_surplus_withheld_pair(rows: Rows) -> Damage:
-    return [insert("withheld_pair", email="s@example.com", phone_number="+15559", seq=2, banned=False)], [
+    return [insert("withheld_pair", **pair_row(pair_of("s@example.com", "+15559")), seq=2, banned=False)], [
         "withheld pair of event 2: is not in the log"
     ]
 
 
 def a_surplus_withheld_pair_of_no_event(rows: Rows) -> Damage:
-    return [insert("withheld_pair", email="s@example.com", phone_number="+15559", seq=9999, banned=True)], [
+    return [insert("withheld_pair", **pair_row(pair_of("s@example.com", "+15559")), seq=9999, banned=True)], [
         "withheld pair of event 9999: is not in the log"
     ]
 
@@ -798,7 +792,7 @@ def banned(state: State) -> None:
 
 
 def without_evidence(state: State) -> None:
-    del state.pairs["c@example.com", "1"]
+    del state.pairs[pair_of("c@example.com", "1")]
 
 
 def claimed_by_another(state: State) -> None:
@@ -880,10 +874,10 @@ def test_contacts_that_only_the_log_names_have_families_too() -> None:
 
 def test_those_who_spoke_of_a_withheld_pair_are_one_family() -> None:
     found = Components(array("q", [1, 2, 3]))
-    pair = "a@example.com", "1"
+    pair = pair_of("a@example.com", "1")
     found.keeps_back(found.add(1, [1]), pair)
     found.speaks(found.add(2, [2]), pair)
-    found.speaks(found.add(3, [3]), ("a@example.com", "2"))
+    found.speaks(found.add(3, [3]), pair_of("a@example.com", "2"))
     found.gather()
 
     assert list(found) == [[1, 2], [3]]

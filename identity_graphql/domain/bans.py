@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 
 from msgspec import Struct
 
-from identity_graphql.domain.state import Bond, Pair, State, bond, ends
+from identity_graphql.domain.state import Bond, Pair, State, bond
 
 
 class Separation(Struct, frozen=True):
@@ -80,7 +80,7 @@ def withholds(state: State, pair: Pair) -> bool:
     """Whether a ban keeps this withheld pair back now. Where none does, it waits for somebody to decide."""
     if state.withheld[pair].banned:
         return True
-    here, there = (state.home(end) for end in ends(pair))
+    here, there = (state.home(end) for end in pair)
     return here is not None and there is not None and here != there and state.banned(here, there) is not None
 
 
@@ -127,7 +127,7 @@ def _kept_back(state: State, twos: Collection[Bond]) -> list[Pair]:
     """The withheld pairs between any two of these customers."""
     found = []
     for pair in state.withheld:
-        one, other = (state.home(end) for end in ends(pair))
+        one, other = (state.home(end) for end in pair)
         if one is not None and other is not None and bond(one, other) in twos:
             found.append(pair)
     return found

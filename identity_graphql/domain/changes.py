@@ -11,8 +11,8 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import asdict, replace
 
 from identity_graphql.domain.contacts import PROVISIONAL, Contact
-from identity_graphql.domain.identifiers import Identifier, IdentifierKind
-from identity_graphql.domain.state import State, Withheld, bond, ends
+from identity_graphql.domain.identifiers import Identifier
+from identity_graphql.domain.state import Pair, State, Withheld, bond
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -44,12 +44,12 @@ class Changes(Struct, frozen=True, omit_defaults=True):
 
     created: tuple[Contact, ...] = ()
     contacts: tuple[ContactChange, ...] = ()
-    claims: tuple[tuple[str, str, int | None], ...] = ()
-    pairs: tuple[tuple[str, str, int | None], ...] = ()
-    withheld: tuple[tuple[str, str, int | None, bool], ...] = ()
+    claims: tuple[tuple[Identifier, int | None], ...] = ()
+    pairs: tuple[tuple[Pair, int | None], ...] = ()
+    withheld: tuple[tuple[Pair, int | None, bool], ...] = ()
     links: tuple[tuple[int, int, int | None], ...] = ()
     bans: tuple[tuple[int, int, int | None], ...] = ()
-    parked: tuple[tuple[int, str, str, int | None], ...] = ()
+    parked: tuple[tuple[int, Pair, int | None], ...] = ()
 
     @classmethod
     def between(cls, before: State, after: State) -> Self:
@@ -64,10 +64,10 @@ class Changes(Struct, frozen=True, omit_defaults=True):
                 and before.contacts[contact.id] is not contact
                 and before.contacts[contact.id] != contact
             ),
-            claims=tuple((i.kind.value, i.value, now) for i, now in _differing(before.claims, after.claims)),
-            pairs=tuple((*pair, now) for pair, now in _differing(before.pairs, after.pairs)),
+            claims=tuple(_differing(before.claims, after.claims)),
+            pairs=tuple(_differing(before.pairs, after.pairs)),
             withheld=tuple(
-                (*pair, None if now is None else now.seq, now is not None and now.banned)
+                (pair, None if now is None else now.seq, now is not None and now.banned)
                 for pair, now in _differing(before.withheld, after.withheld)
             ),
             links=tuple((*bound, now) for bound, now in _differing(before.links, after.links)),
@@ -97,18 +97,18 @@ class Changes(Struct, frozen=True, omit_defaults=True):
         for change in self.contacts:
             columns = {name: value for name, value in asdict(change).items() if value is not UNSET}
             state.put(replace(state.contacts[change.id], **columns))
-        for kind, value, contact_id in self.claims:
-            _set(state.claims, Identifier(IdentifierKind(kind), value), contact_id)
-        for email, phone_number, number in self.pairs:
-            _set(state.pairs, (email, phone_number), _number(number, seq))
-        for email, phone_number, number, banned in self.withheld:
+        for identifier, contact_id in self.claims:
+            _set(state.claims, identifier, contact_id)
+        for pair, number in self.pairs:
+            _set(state.pairs, pair, _number(number, seq))
+        for pair, number, banned in self.withheld:
             given = _number(number, seq)
-            _set(state.withheld, (email, phone_number), None if given is None else Withheld(given, banned))
+            _set(state.withheld, pair, None if given is None else Withheld(given, banned))
         for bonds, rows in ((state.links, self.links), (state.bans, self.bans)):
             for a, b, number in rows:
                 _set(bonds, (a, b), _number(number, seq))
-        for contact_id, email, phone_number, number in self.parked:
-            _set(state.parked, (contact_id, email, phone_number), _number(number, seq))
+        for contact_id, pair, number in self.parked:
+            _set(state.parked, (contact_id, pair), _number(number, seq))
 
     @property
     def contact_ids(self) -> frozenset[int]:
@@ -121,6 +121,11 @@ class Changes(Struct, frozen=True, omit_defaults=True):
                 (contact_id for a, b, _ in (*self.links, *self.bans) for contact_id in (a, b)),
             )
         )
+
+    @property
+    def all_pairs(self) -> frozenset[Pair]:
+        """Every pair whose standing as evidence it changes."""
+        return frozenset({row[0] for row in self.pairs} | {row[0] for row in self.withheld})
 
     def renumbered(self, ids: Mapping[int, int]) -> Self:
         """Returns the same after the database gave out the real ids."""
@@ -136,12 +141,12 @@ class Changes(Struct, frozen=True, omit_defaults=True):
                 for change in self.contacts
             ),
             claims=tuple(
-                (kind, value, contact_id if contact_id is None else ids.get(contact_id, contact_id))
-                for kind, value, contact_id in self.claims
+                (identifier, contact_id if contact_id is None else ids.get(contact_id, contact_id))
+                for identifier, contact_id in self.claims
             ),
             links=tuple((*bond(ids.get(a, a), ids.get(b, b)), number) for a, b, number in self.links),
             bans=tuple((*bond(ids.get(a, a), ids.get(b, b)), number) for a, b, number in self.bans),
-            parked=tuple((ids.get(contact_id, contact_id), *row) for contact_id, *row in self.parked),
+            parked=tuple((ids.get(contact_id, contact_id), pair, number) for contact_id, pair, number in self.parked),
         )
 
 
@@ -149,9 +154,8 @@ def touched(before: State, after: State, changes: Changes) -> set[int]:
     """Returns the primaries, of before or of afterwards, of the clusters that these changes are of."""
     contacts = {contact_id for contact_id in changes.contact_ids if contact_id < PROVISIONAL}
     contacts |= {contact.id for contact in changes.created}
-    identifiers = {Identifier(IdentifierKind(kind), value) for kind, value, _ in changes.claims}
-    for pair in (*(row[:2] for row in changes.pairs), *(row[:2] for row in changes.withheld)):
-        identifiers.update(ends(pair))
+    identifiers = {identifier for identifier, _ in changes.claims}
+    identifiers.update(*changes.all_pairs)
     primaries: set[int] = set()
     for state in (before, after):
         known = (contact_id for contact_id in contacts if state.is_live(contact_id))

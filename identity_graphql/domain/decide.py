@@ -14,7 +14,6 @@ from identity_graphql.domain.contacts import PROVISIONAL, Cluster, no_contact
 from identity_graphql.domain.erasure import Tokens, is_token
 from identity_graphql.domain.events import Event, VerbEvent
 from identity_graphql.domain.history import ClusterHistory
-from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 from identity_graphql.domain.reconcile import TICK, Swap
 from identity_graphql.domain.state import Pair, State
 from identity_graphql.errors import InvalidInput, Outdated, Problem
@@ -106,9 +105,9 @@ class VerbResult(Struct, frozen=True):
     @property
     def former_claims(self) -> list[tuple[str, str, int]]:
         """Claims that are no longer: kind, value, contact. Of what is erased, nothing is kept."""
-        changed = [Identifier(IdentifierKind(kind), value) for kind, value, _ in self.changes.claims]
+        changed = [identifier for identifier, _ in self.changes.claims]
         return [
-            (identifier.kind.value, identifier.value, self.before.claims[identifier])
+            (identifier.kind, identifier.value, self.before.claims[identifier])
             for identifier in changed
             if identifier in self.before.claims and not is_token(identifier.value)
         ]

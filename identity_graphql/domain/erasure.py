@@ -12,13 +12,13 @@ from msgspec.structs import replace
 from identity_graphql.domain.changes import Changes
 from identity_graphql.domain.contacts import Contact
 from identity_graphql.domain.events import Event, IdentifyEvent
-from identity_graphql.domain.identifiers import Identifier, IdentifierKind
+from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, Identifier
 from identity_graphql.domain.phone_numbers import LIKE
 from identity_graphql.domain.verbs import Verb
 
 ERASED: Final = "erased:"
 """Every token begins with it. No email or phone number does: it has no @, and letters."""
-RAW = {IdentifierKind.EMAIL: "email", IdentifierKind.PHONE_NUMBER: "phoneNumber"}
+RAW = {EMAIL: "email", PHONE_NUMBER: "phoneNumber"}
 
 Tokens = Mapping[Identifier, str]
 """What stands in the place of a value from now on: random, never a hash; the same one throughout the log."""
@@ -57,8 +57,8 @@ def rewritten(event: Event, tokens: Tokens) -> Event:
         erased = {RAW[identifier.kind] for identifier in event.identifiers if identifier in tokens}
         return replace(
             event,
-            email=_token(tokens, IdentifierKind.EMAIL, event.email),
-            phone_number=_token(tokens, IdentifierKind.PHONE_NUMBER, event.phone_number),
+            email=_token(tokens, EMAIL, event.email),
+            phone_number=_token(tokens, PHONE_NUMBER, event.phone_number),
             raw={name: text for name, text in event.raw.items() if name not in erased},
             request_id=None if erased else event.request_id,
         )
@@ -76,7 +76,7 @@ def replaced(changes: Changes, by_value: Mapping[str, str]) -> Changes:
     return msgspec.convert(_replaced(msgspec.to_builtins(changes), by_value), Changes)
 
 
-def _token(tokens: Tokens, kind: IdentifierKind, value: str | None) -> str | None:
+def _token(tokens: Tokens, kind: str, value: str | None) -> str | None:
     return None if value is None else tokens.get(Identifier(kind, value), value)
 
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from identity_graphql.domain.changes import Changes
 from identity_graphql.domain.identifiers import Identifier, identifiers
+from identity_graphql.domain.state import Pair
 from identity_graphql.domain.verbs import Verb
 
 PROVISIONAL_SEQ = 2**61
@@ -88,9 +89,10 @@ class IdentifyEvent(Struct, frozen=True):
         return EventKind.IDENTIFY
 
     @property
-    def pair(self) -> tuple[str, str] | None:
+    def pair(self) -> Pair | None:
         """The evidence it brings: its email and phone number were seen together. None if it has only one."""
-        return (self.email, self.phone_number) if self.email and self.phone_number else None
+        found = self.identifiers
+        return (found[0], found[1]) if len(found) == 2 else None
 
     @property
     def identifiers(self) -> tuple[Identifier, ...]:

@@ -12,12 +12,12 @@ from identity_graphql.domain.contacts import Contact
 from identity_graphql.domain.events import Event, IdentifyEvent
 from identity_graphql.domain.history import ClusterHistory
 from identity_graphql.domain.identifiers import Identifier
-from identity_graphql.domain.state import Ban, Node, Pair, State, Withheld, ends
+from identity_graphql.domain.state import Ban, Node, Pair, State, Withheld
 
 
 def key(node: Node) -> str:
     """Returns a node as a text that stays the same: "contact:5", "email:a@x.io", "phone_number:555"."""
-    return f"contact:{node}" if isinstance(node, int) else f"{node.kind.value}:{node.value}"
+    return f"contact:{node}" if isinstance(node, int) else f"{node.kind}:{node.value}"
 
 
 class EdgeKind(StrEnum):
@@ -146,7 +146,7 @@ def _between(history: ClusterHistory, start: Node, goal: Node) -> Between:
 
 
 def _homes(history: ClusterHistory, pair: Pair) -> set[int | None]:
-    return {history.home(end) for end in ends(pair)}
+    return {history.home(end) for end in pair}
 
 
 def chain(state: State, events: Mapping[int, Event], start: Node, goal: Node) -> Chain | None:
@@ -199,8 +199,8 @@ def evidence(state: State, events: Mapping[int, Event], primary_id: int) -> Grap
         for contact_id in sorted(members)
         for identifier in _brought(state, state.contacts[contact_id], members)
     ]
-    pairs = [item for item in state.pairs.items() if all(state.claims.get(end) in members for end in ends(item[0]))]
-    edges += [Edge(EdgeKind.PAIR, *ends(pair), seq) for pair, seq in sorted(pairs)]
+    pairs = [item for item in state.pairs.items() if all(state.claims.get(end) in members for end in item[0])]
+    edges += [Edge(EdgeKind.PAIR, *pair, seq) for pair, seq in sorted(pairs)]
     links = [item for item in state.links.items() if members.issuperset(item[0])]
     edges += [Edge(EdgeKind.LINK, *link, seq) for link, seq in sorted(links)]
     identifiers = dict.fromkeys(edge.target for edge in edges if edge.kind is EdgeKind.CLAIM)

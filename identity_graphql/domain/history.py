@@ -15,7 +15,7 @@ from identity_graphql.domain.contacts import Cluster, Contact, gone
 from identity_graphql.domain.erasure import without_tokens
 from identity_graphql.domain.events import Event, IdentifyEvent, Outcome, VerbEvent
 from identity_graphql.domain.replay import replay, step
-from identity_graphql.domain.state import Ban, Node, Pair, State, Withheld, divided, ends
+from identity_graphql.domain.state import Ban, Node, Pair, State, Withheld, divided
 
 SLACK = timedelta(hours=1)
 """How much later than an event one with a smaller number may have happened, at the very most."""
@@ -148,7 +148,7 @@ def histories(events: Sequence[Event], end: State) -> Histories:
             joined.update(heir for d in event.demoted for heir in heirs.pop(d.id))
             joined.update(finally_[contact_id] for contact_id in moved[-1:] if contact_id in finally_)
             if event.outcome is Outcome.WITHHELD and event.pair is not None:
-                there = state.home(ends(event.pair)[1])
+                there = state.home(event.pair[1])
                 if there is not None and there != event.primary_id:
                     kept_from[event.seq] = there
                     concerned |= heirs[there]

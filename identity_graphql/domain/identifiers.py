@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Final
 
 from msgspec import Struct
 
@@ -26,29 +27,31 @@ CHANGES = {
 """What was changed after each version of the rules, in their order."""
 
 
-class IdentifierKind(StrEnum):
-    """The two kinds of identifiers, as the database has them."""
-
-    EMAIL = "email"
-    PHONE_NUMBER = "phone_number"
-
-    __hash__ = str.__hash__  # an enum's own is a Python function, and identifiers are looked up all the time
+EMAIL: Final = "email"
+PHONE_NUMBER: Final = "phone_number"
+BUILT_IN = (EMAIL, PHONE_NUMBER)
+"""The kinds that have columns of their own, by the names of these."""
 
 
-class Identifier(Struct, frozen=True, order=True):
-    """A normalised email or phone number."""
+class Identifier(Struct, frozen=True, order=True, array_like=True):
+    """A normalised value of some kind, such as `EMAIL`. Ordered by kind, then by value."""
 
-    kind: IdentifierKind
+    kind: str
     value: str
 
 
 def identifiers(email: str | None, phone_number: str | None) -> tuple[Identifier, ...]:
     """Returns those of the two that there are, the email first."""
     if email is None:
-        return () if phone_number is None else (Identifier(IdentifierKind.PHONE_NUMBER, phone_number),)
+        return () if phone_number is None else (Identifier(PHONE_NUMBER, phone_number),)
     if phone_number is None:
-        return (Identifier(IdentifierKind.EMAIL, email),)
-    return Identifier(IdentifierKind.EMAIL, email), Identifier(IdentifierKind.PHONE_NUMBER, phone_number)
+        return (Identifier(EMAIL, email),)
+    return Identifier(EMAIL, email), Identifier(PHONE_NUMBER, phone_number)
+
+
+def pairs_of(identifiers: Sequence[Identifier]) -> tuple[tuple[Identifier, Identifier], ...]:
+    """Returns every two of these identifiers, in order."""
+    return tuple(combinations(sorted(identifiers), 2))
 
 
 class Ignored(Struct, frozen=True):
@@ -78,9 +81,10 @@ class Details(Struct, frozen=True):
         return identifiers(self.email, self.phone_number)
 
     @property
-    def pair(self) -> tuple[str, str] | None:
+    def pair(self) -> tuple[Identifier, Identifier] | None:
         """The evidence that its email and phone number belong together; None if it has only one of them."""
-        return (self.email, self.phone_number) if self.email and self.phone_number else None
+        found = self.identifiers
+        return (found[0], found[1]) if len(found) == 2 else None
 
 
 class Normalisation(Struct, frozen=True):

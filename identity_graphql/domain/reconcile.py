@@ -11,7 +11,8 @@ from msgspec.structs import replace
 
 from identity_graphql.domain.contacts import PROVISIONAL, Cluster, Contact
 from identity_graphql.domain.events import Demotion, IdentifyEvent, Outcome
-from identity_graphql.domain.identifiers import Details, Identifier, IdentifierKind, identifiers
+from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, Details, Identifier, identifiers
+from identity_graphql.domain.state import Bond, Pair
 from identity_graphql.domain.warnings import Warning, WarningCode
 
 TICK = timedelta(microseconds=1)
@@ -49,15 +50,15 @@ class Found(Struct, frozen=True):
 
     clusters: tuple[Cluster, ...]
     """every cluster that any of the identifiers belongs to, whole"""
-    pairs: frozenset[tuple[str, str]]
+    pairs: frozenset[Pair]
     """those of the batch's pairs that were seen before"""
     now: datetime
     """the database's clock"""
-    withheld: Mapping[tuple[str, str], bool] = {}
+    withheld: Mapping[Pair, bool] = {}
     """those of the batch's pairs that were kept back before; whether the pair itself is banned"""
     any_ban: bool = False
     """whether there is any ban anywhere"""
-    bans: frozenset[tuple[int, int]] = frozenset()
+    bans: frozenset[Bond] = frozenset()
     """contacts of these clusters that are banned from each other; looked up only where clusters are to be joined"""
 
 
@@ -134,7 +135,7 @@ class Plan(Struct, frozen=True):
     """existing ones that point at another primary now"""
     seen: frozenset[tuple[int, int]] = frozenset()
     """the found clusters: primary and version"""
-    withheld: frozenset[tuple[str, str]] = frozenset()
+    withheld: frozenset[Pair] = frozenset()
     """the found pairs that had been kept back"""
 
     @property
@@ -300,6 +301,6 @@ class _World:
             linked_id=None,
             created_at=at,
             updated_at=at,
-            claims_email=IdentifierKind.EMAIL in claims,
-            claims_phone_number=IdentifierKind.PHONE_NUMBER in claims,
+            claims_email=EMAIL in claims,
+            claims_phone_number=PHONE_NUMBER in claims,
         )

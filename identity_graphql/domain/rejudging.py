@@ -15,7 +15,7 @@ from msgspec import Struct
 from identity_graphql.domain import bans, verbs
 from identity_graphql.domain.contacts import Contact
 from identity_graphql.domain.identifiers import Identifier
-from identity_graphql.domain.state import Bond, State, bond, ends
+from identity_graphql.domain.state import Bond, State, bond
 from identity_graphql.errors import IdentityError
 
 
@@ -131,7 +131,7 @@ def seen(verb: verbs.Verb, state: State) -> Seen | None:
         case verbs.BanLink():
             two = [verb.one, verb.other]
         case verbs.Undo() if verb.pair is not None:
-            two = [state.claims[end] for end in ends(verb.pair) if end in state.claims]
+            two = [state.claims[end] for end in verb.pair if end in state.claims]
         case verbs.Undo() | verbs.UnbanLink():
             two = list(verb.contacts or ())
         case _:

@@ -9,10 +9,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from identity_graphql.domain.contacts import Cluster, Contact
-from identity_graphql.domain.identifiers import Identifier, IdentifierKind, identifiers
+from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, Identifier, identifiers
 
-Pair = tuple[str, str]
-"""An email and a phone number that were seen together."""
+Pair = tuple[Identifier, Identifier]
+"""Two identifiers that were seen together, in order (`identifiers.pairs_of`)."""
 Node = int | Identifier
 """A contact, by its id, or an identifier."""
 Bond = tuple[int, int]
@@ -24,11 +24,6 @@ Ban = tuple[int, int, int]
 def bond(one: int, other: int) -> Bond:
     """Two contacts, whichever way round they are given."""
     return (one, other) if one < other else (other, one)
-
-
-def ends(pair: Pair) -> tuple[Identifier, Identifier]:
-    """The two identifiers of a pair."""
-    return Identifier(IdentifierKind.EMAIL, pair[0]), Identifier(IdentifierKind.PHONE_NUMBER, pair[1])
 
 
 class Withheld(Struct, frozen=True):
@@ -45,7 +40,7 @@ class State:
     """The rows by their keys. What happens changes it in place; ``copy`` before, to keep how it was.
 
     ``links`` are a steward's: two contacts that belong together whatever the evidence says. ``parked`` is the
-    evidence that went with a deleted contact, and comes back with it: (contact, email, phone number) -> event.
+    evidence that went with a deleted contact, and comes back with it: (contact, pair) -> event.
     Of contacts, who claims what is in ``claims`` alone.
     """
 
@@ -59,7 +54,7 @@ class State:
         self.withheld: dict[Pair, Withheld] = {}
         self.links: dict[Bond, int] = {}
         self.bans: dict[Bond, int] = {}
-        self.parked: dict[tuple[int, str, str], int] = {}
+        self.parked: dict[tuple[int, Pair], int] = {}
 
     def copy(self) -> State:
         """The same rows, to be changed apart."""
@@ -140,7 +135,7 @@ class State:
                 if claimant is not None:
                     parent[root(contact_id)] = root(claimant)
         for pair in self.pairs:
-            a, b = (self.claims.get(identifier) for identifier in ends(pair))
+            a, b = (self.claims.get(identifier) for identifier in pair)
             if a in parent and b in parent:
                 parent[root(a)] = root(b)
         for a, b in self.links:
@@ -189,11 +184,9 @@ class State:
 
     def _claiming(self, contact: Contact) -> Contact:
         claims = self.claims
-        claims_email = contact.email is not None and (
-            claims.get(Identifier(IdentifierKind.EMAIL, contact.email)) == contact.id
-        )
+        claims_email = contact.email is not None and (claims.get(Identifier(EMAIL, contact.email)) == contact.id)
         claims_phone_number = contact.phone_number is not None and (
-            claims.get(Identifier(IdentifierKind.PHONE_NUMBER, contact.phone_number)) == contact.id
+            claims.get(Identifier(PHONE_NUMBER, contact.phone_number)) == contact.id
         )
         return replace(contact, claims_email=claims_email, claims_phone_number=claims_phone_number)
 
@@ -208,9 +201,9 @@ def divided(state: State) -> dict[int, State]:
     for identifier, claimant in state.claims.items():
         parts[state.primary_of(claimant)].claims[identifier] = claimant
     for pair, seq in state.pairs.items():
-        parts[state.primary_of(state.claims[ends(pair)[0]])].pairs[pair] = seq
+        parts[state.primary_of(state.claims[pair[0]])].pairs[pair] = seq
     for pair, withheld in state.withheld.items():
-        for home in {state.home(end) for end in ends(pair)} - {None}:
+        for home in {state.home(end) for end in pair} - {None}:
             parts[home or 0].withheld[pair] = withheld
     for bound, seq in state.links.items():
         for home in {state.primary_of(contact_id) for contact_id in bound if state.is_live(contact_id)}:

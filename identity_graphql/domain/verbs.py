@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from identity_graphql.domain import bans
 from identity_graphql.domain.changes import THIS_EVENT
 from identity_graphql.domain.contacts import Contact, called, no_contact
-from identity_graphql.domain.identifiers import Identifier, IdentifierKind
-from identity_graphql.domain.state import Bond, Pair, State, Withheld, bond, ends
+from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, Identifier, pairs_of
+from identity_graphql.domain.state import Bond, Pair, State, Withheld, bond
 from identity_graphql.errors import InvalidInput, Problem, Refused
 
 
@@ -72,7 +72,7 @@ class SplitCluster(_Verb, frozen=True, tag="split_cluster"):
             self._refuse_without_identifier(state, state.contacts[contact_id], claims, out, rest)
 
         state.claims = claims
-        for pair in [pair for pair in state.pairs if _crosses(out, rest, *(claims[end] for end in ends(pair)))]:
+        for pair in [pair for pair in state.pairs if _crosses(out, rest, *(claims[end] for end in pair))]:
             del state.pairs[pair]
         for link in [link for link in state.links if _crosses(out, rest, *link)]:
             del state.links[link]
@@ -155,17 +155,17 @@ class DeleteContact(_Verb, frozen=True, tag="delete_contact"):
         contact = state.contacts[contact_id]
         claimed = state.claimed(contact)
         state.put(replace(contact, deleted_at=at, updated_at=at))
-        gone = [(contact.email, contact.phone_number)] if contact.email and contact.phone_number else []
+        gone = list(pairs_of(state.carried(contact)))
         elsewhere = set()
         for identifier in claimed:
             heir = _pass_on(state, identifier, rest)
             if heir not in rest:
-                gone += [pair for pair in state.pairs if identifier in ends(pair)]
+                gone += [pair for pair in state.pairs if identifier in pair]
             if heir is not None and heir not in rest:
                 elsewhere.add(state.primary_of(heir))
         for pair in gone:
             if pair in state.pairs:
-                state.parked[(contact_id, *pair)] = state.pairs.pop(pair)
+                state.parked[contact_id, pair] = state.pairs.pop(pair)
         _fall_apart(state, [rest, *(state.members[home] for home in elsewhere)], at)
 
 
@@ -202,13 +202,13 @@ class RestoreContact(_Verb, frozen=True, tag="restore_contact"):
         parked = [(seq, key) for key, seq in state.parked.items() if key[0] == contact_id]
         for number, key in sorted(parked):
             del state.parked[key]
-            pair = key[1:]
-            missing = next((end for end in ends(pair) if end not in state.claims), None)
+            pair = key[1]
+            missing = next((end for end in pair if end not in state.claims), None)
             if missing is None:
                 if pair not in state.pairs:
                     _believe(state, pair, number, at)
             elif waits_with := [c.id for c in state.contacts.values() if missing in state.carried(c) and c.may_return]:
-                state.parked[(state.oldest(waits_with), *pair)] = number
+                state.parked[state.oldest(waits_with), pair] = number
 
     def _home(self, state: State, contact: Contact) -> int:
         """Of the clusters that claim what it carries, the first that it is not banned from."""
@@ -242,9 +242,9 @@ class Erase(_Verb, frozen=True, tag="erase"):
         homes |= {home for identifier in erased if (home := state.home(identifier)) is not None}
         members = set().union(*(state.members[home] for home in homes))
         for rows in (state.pairs, state.withheld):
-            for pair in [pair for pair in rows if not erased.isdisjoint(ends(pair))]:
+            for pair in [pair for pair in rows if not erased.isdisjoint(pair)]:
                 del rows[pair]
-        for key in [key for key in state.parked if not erased.isdisjoint(ends(key[1:]))]:
+        for key in [key for key in state.parked if not erased.isdisjoint(key[1])]:
             del state.parked[key]
         for identifier in erased:
             state.claims.pop(identifier, None)
@@ -253,8 +253,8 @@ class Erase(_Verb, frozen=True, tag="erase"):
             values = {identifier.kind: identifier.value for identifier in kept}
             after = replace(
                 contact,
-                email=values.get(IdentifierKind.EMAIL),
-                phone_number=values.get(IdentifierKind.PHONE_NUMBER),
+                email=values.get(EMAIL),
+                phone_number=values.get(PHONE_NUMBER),
                 erased_at=contact.erased_at if kept else at,
             )
             if not kept and contact.deleted_at is None:
@@ -267,7 +267,7 @@ class Erase(_Verb, frozen=True, tag="erase"):
             if claimant in members and claimant not in left:
                 heir = _pass_on(state, identifier, left)
                 if heir not in left:
-                    for pair in [pair for pair in state.pairs if identifier in ends(pair)]:
+                    for pair in [pair for pair in state.pairs if identifier in pair]:
                         del state.pairs[pair]
                 if heir is not None and heir not in left:
                     elsewhere.add(state.primary_of(heir))
@@ -297,7 +297,7 @@ class Undo(_Verb, frozen=True, tag="undo"):
         """
         a, b = self.contacts or (None, None)
         if self.pair is not None:
-            a, b = (state.claims.get(end) for end in ends(self.pair))
+            a, b = (state.claims.get(end) for end in self.pair)
             if a is None or b is None:
                 state.withheld[self.pair] = Withheld(seq, banned=True)
         if a is None or b is None:
@@ -351,7 +351,7 @@ def _believe(state: State, pair: Pair, seq: int, at: datetime) -> None:
     withheld = state.withheld.get(pair)
     if withheld is not None and withheld.banned:
         return
-    here, there = (state.primary_of(state.claims[end]) for end in ends(pair))
+    here, there = (state.primary_of(state.claims[end]) for end in pair)
     if here != there and state.banned(here, there):
         state.withheld.setdefault(pair, Withheld(seq))
         return

@@ -14,15 +14,15 @@ from msgspec import Struct
 from identity_graphql.domain.contacts import Contact
 from identity_graphql.domain.erasure import is_token
 from identity_graphql.domain.events import Event, VerbEvent
-from identity_graphql.domain.identifiers import Identifier, IdentifierKind
+from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, Identifier
 from identity_graphql.domain.replay import Gap, step
-from identity_graphql.domain.state import Bond, Pair, State, Withheld, ends
+from identity_graphql.domain.state import Bond, Pair, State, Withheld
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 HASHES = 2**256
-WORDS: Mapping[str, str] = {IdentifierKind.EMAIL: "an email", IdentifierKind.PHONE_NUMBER: "a phone number"}
+WORDS: Mapping[str, str] = {EMAIL: "an email", PHONE_NUMBER: "a phone number"}
 
 
 class Difference(Struct, frozen=True, order=True):
@@ -68,7 +68,7 @@ def rebuild(events: Iterable[tuple[int, Event | None]]) -> Rebuilt:
             break
         if isinstance(event, VerbEvent):
             marks.update((contact_id, seq) for contact_id in event.contact_ids)
-            changed = (Identifier(IdentifierKind(kind), value) for kind, value, _ in event.changes.claims)
+            changed = (identifier for identifier, _ in event.changes.claims)
             # Of what is erased by now, nothing is kept but its token in the log.
             former.update((i, state.claims[i]) for i in changed if i in state.claims and not is_token(i.value))
         try:
@@ -207,7 +207,7 @@ def _disconnected(state: State) -> Iterator[Difference]:
     """The clusters that evidence and links do not hold together, and the evidence that is of no cluster."""
     evidence: defaultdict[int, State] = defaultdict(lambda: _bare(state))
     for pair, seq in state.pairs.items():
-        homes = {state.home(end) if state.is_live(state.claims.get(end, 0)) else None for end in ends(pair)}
+        homes = {state.home(end) if state.is_live(state.claims.get(end, 0)) else None for end in pair}
         home = homes.pop()
         if homes or home is None:
             yield Difference(f"pair of event {seq}", "its two identifiers are not of one cluster")

@@ -11,8 +11,9 @@ from msgspec.structs import replace
 
 from identity_graphql.domain.contacts import LARGEST_ID, Cluster, Contact, gone
 from identity_graphql.domain.events import PROVISIONAL_SEQ, Outcome
-from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
+from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, Identifier, Normalisation
 from identity_graphql.domain.reconcile import Decision, Numbers, Plan, Request, reconcile
+from identity_graphql.domain.state import Pair
 from identity_graphql.errors import (
     Busy,
     ConfigurationError,
@@ -123,8 +124,8 @@ class IdentityService:
         identifiers = [
             Identifier(kind, value)
             for kind, value in (
-                (IdentifierKind.EMAIL, self.normalisation.email(email)),
-                (IdentifierKind.PHONE_NUMBER, self.normalisation.phone_number(phone_number)),
+                (EMAIL, self.normalisation.email(email)),
+                (PHONE_NUMBER, self.normalisation.phone_number(phone_number)),
             )
             if value is not None
         ]
@@ -307,7 +308,7 @@ def _failed(future: asyncio.Future[Result]) -> bool:
     return not future.cancelled() and isinstance(future.result(), Unexpected)
 
 
-def _sought(requests: Iterable[Request]) -> tuple[set[Identifier], set[tuple[str, str]]]:
+def _sought(requests: Iterable[Request]) -> tuple[set[Identifier], set[Pair]]:
     """The identifiers and the pairs that these requests bring."""
     details = [request.details for request in requests]
     return {i for d in details for i in d.identifiers}, {d.pair for d in details if d.pair}

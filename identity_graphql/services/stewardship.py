@@ -13,8 +13,8 @@ from identity_graphql.domain.decide import Command, ResolvedVerb, VerbResult, de
 from identity_graphql.domain.erasure import ERASED, is_token
 from identity_graphql.domain.events import Event, EventKind, IdentifyEvent, VerbEvent
 from identity_graphql.domain.history import ClusterHistory
-from identity_graphql.domain.identifiers import Identifier, Normalisation, is_readable
-from identity_graphql.domain.state import Bond, Node, Pair, bond, ends
+from identity_graphql.domain.identifiers import Identifier, Normalisation, is_readable, pairs_of
+from identity_graphql.domain.state import Bond, Node, Pair, bond
 from identity_graphql.errors import Conflict, IdentityError, InvalidInput, NotFound, Problem
 from identity_graphql.observability import log, request_id
 from identity_graphql.services.retry import Deadline
@@ -101,7 +101,7 @@ class StewardService:
             contacts = [await self._contact(a, "a"), await self._contact(b, "b")]
         else:  # of a banned pair, one may be nobody's
             contacts = [found for end in (a, b) if (found := await self._claimant(end)) is not None]
-        known = contacts or await self._deadline.retrying(lambda: self._storage.withheld_by(ends(pair) if pair else ()))
+        known = contacts or await self._deadline.retrying(lambda: self._storage.withheld_by(pair or ()))
         if not known:
             raise InvalidInput(Problem("root", "There is no ban between these two."))
         one, other = known[0], known[-1]
@@ -135,7 +135,7 @@ class StewardService:
             carried = {i for member in members for i in state.carried(state.contacts[member])}
             claimed |= {i for i in carried if i not in state.claims}
             # What is said of them alone, though nobody claims it: it waits for a ban to be lifted.
-            waiting = {end for pair in state.withheld for end in ends(pair) if not claimed.isdisjoint(ends(pair))}
+            waiting = {end for pair in state.withheld for end in pair if not claimed.isdisjoint(pair)}
             claimed |= {identifier for identifier in waiting if identifier not in state.claims}
             return _Wanted(contact_id, frozenset(claimed), tuple(sorted(members)))
 
@@ -253,9 +253,7 @@ class StewardService:
             return subject
         found = await self._claimant(subject)
         if found is None:
-            raise InvalidInput(
-                Problem(field, f"Nobody has the {subject.kind.value.replace('_', ' ')} given as {field}.")
-            )
+            raise InvalidInput(Problem(field, f"Nobody has the {subject.kind.replace('_', ' ')} given as {field}."))
         return found
 
     async def _claimant(self, subject: Node) -> int | None:
@@ -303,14 +301,16 @@ def _check(command: Command) -> None:
 
 def _pair(a: Node, b: Node) -> Pair | None:
     """An email and a phone number, whichever way round; None if it is something else."""
-    ends = {end.kind.value: end.value for end in (a, b) if isinstance(end, Identifier)}
-    return (ends["email"], ends["phone_number"]) if len(ends) == 2 else None
+    if not (isinstance(a, Identifier) and isinstance(b, Identifier)) or a.kind == b.kind:
+        return None
+    (pair,) = pairs_of((a, b))
+    return pair
 
 
 def _bannable(event: Event) -> tuple[Pair | None, Bond | None]:
     """What can be banned after an event was undone: its pair, or the two contacts that a steward linked."""
     if isinstance(event, IdentifyEvent) and event.pair is not None:
-        if any(map(is_token, event.pair)):
+        if any(is_token(identifier.value) for identifier in event.pair):
             raise InvalidInput(Problem("then_ban", f"What event {event.seq} linked was erased: nothing can be banned."))
         return event.pair, None
     if isinstance(event, VerbEvent) and isinstance(event.verb, verbs.MergeClusters):

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from identity_graphql.domain.components import Components
 from identity_graphql.domain.events import IdentifyEvent
-from identity_graphql.domain.identifiers import Identifier, IdentifierKind
+from identity_graphql.domain.identifiers import Identifier
 from identity_graphql.domain.verify import (
     HASHES,
     Difference,
@@ -132,16 +132,16 @@ class _Verification:
         if missing := [i for i, contact_id in expected.claims.items() if found.claims.get(i) != contact_id]:
             claims = await self._scan.claims(missing)
             self._claims |= claims
-            holders = {Identifier(IdentifierKind(kind), value): contact_id for kind, value, contact_id in claims}
+            holders = {Identifier(kind, value): contact_id for kind, value, contact_id in claims}
             found = replace(found, claims={**found.claims, **holders})
         if missing := [identifier for identifier, _ in expected.former - found.former]:
             former = {
                 (kind, value, contact_id)
                 for kind, value, contact_id in await self._scan.former_claims(missing)
-                if (Identifier(IdentifierKind(kind), value), contact_id) in expected.former
+                if (Identifier(kind, value), contact_id) in expected.former
             }
             self._former |= former
-            known = {(Identifier(IdentifierKind(kind), value), contact_id) for kind, value, contact_id in former}
+            known = {(Identifier(kind, value), contact_id) for kind, value, contact_id in former}
             found = replace(found, former=found.former | known)
         return found
 

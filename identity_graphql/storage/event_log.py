@@ -17,8 +17,7 @@ from identity_graphql.domain import erasure
 from identity_graphql.domain.contacts import LARGEST_ID
 from identity_graphql.domain.events import Event, EventFilter, EventKind, IdentifyEvent, VerbEvent
 from identity_graphql.domain.history import SLACK
-from identity_graphql.domain.identifiers import Identifier, IdentifierKind
-from identity_graphql.domain.state import ends
+from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, Identifier
 from identity_graphql.domain.verbs import Undo
 from identity_graphql.storage import statements
 from identity_graphql.storage.event_rows import event_of
@@ -104,11 +103,23 @@ async def _banned_with(connection: AsyncConnection, identifiers: Iterable[Identi
     """Both ends of the banned pairs that have one of these identifiers."""
     found: set[Identifier] = set()
     wanted = set(identifiers)
-    for kind in IdentifierKind:
-        for values in _chunks(sorted(identifier.value for identifier in wanted if identifier.kind is kind)):
-            rows = await connection.execute(statements.BANNED_PAIRS[kind], {"values": statements.padded(values, "")})
-            found.update(end for row in rows for end in ends((row[0], row[1])))
+    for kept in await withheld_with(connection, wanted):
+        if kept.banned:
+            found.update(statements.pair_from_row(kept))
     return found
+
+
+async def withheld_with(connection: AsyncConnection, identifiers: Iterable[Identifier]) -> list[Any]:
+    """The rows of the withheld pairs that have one of these identifiers; some of them twice."""
+    by_kind: dict[str, list[str]] = {}
+    for identifier in sorted(identifiers):
+        by_kind.setdefault(identifier.kind, []).append(identifier.value)
+    rows: list[Any] = []
+    for kind, values in by_kind.items():
+        for start in range(0, len(values), MOST_PARAMETERS // 2):  # each is given twice
+            some = statements.padded(values[start : start + MOST_PARAMETERS // 2], "")
+            rows += await connection.execute(statements.WITHHELD_WITH, {"kind": kind, "values": some})
+    return rows
 
 
 class LogSearch:
@@ -136,8 +147,8 @@ async def _naming(
 ) -> set[int]:
     """The primaries of the events between these two numbers that name one of these identifiers."""
     found: set[int] = set()
-    emails = sorted(i.value for i in identifiers if i.kind is IdentifierKind.EMAIL)
-    phone_numbers = sorted(i.value for i in identifiers if i.kind is IdentifierKind.PHONE_NUMBER)
+    emails = sorted(i.value for i in identifiers if i.kind == EMAIL)
+    phone_numbers = sorted(i.value for i in identifiers if i.kind == PHONE_NUMBER)
     longest = max(len(emails), len(phone_numbers))
     for start in range(0, longest, MOST_PARAMETERS):
         some = {

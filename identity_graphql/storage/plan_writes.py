@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from identity_graphql.domain.contacts import PROVISIONAL, Contact
 from identity_graphql.domain.events import Outcome
 from identity_graphql.domain.reconcile import Numbers, Plan, Swap
+from identity_graphql.domain.state import Pair
 from identity_graphql.errors import Conflict
 from identity_graphql.storage import statements, tables
 from identity_graphql.storage.error_table import ErrorClass, Meaning
@@ -46,28 +47,37 @@ async def write(
     seqs = await insert_numbered(connection, tables.event, [row_of(event) for event in events])
     # After the events, whose numbers they carry. No two writers meet here: each of them holds the claim or the
     # swap that makes the pair new.
-    told = [(*event.pair, seq, event.outcome) for event, seq in zip(events, seqs, strict=True) if event.pair]
-    pairs = sorted((*pair, seq) for *pair, seq, outcome in told if outcome is not Outcome.WITHHELD)
+    told = [(event.pair, seq, event.outcome) for event, seq in zip(events, seqs, strict=True) if event.pair]
+    pairs = sorted((pair, seq) for pair, seq, outcome in told if outcome is not Outcome.WITHHELD)
     kept_back = [
-        (*pair, seq, False)
-        for *pair, seq, outcome in told
-        if outcome is Outcome.WITHHELD and tuple(pair) not in plan.withheld
+        (pair, seq) for pair, seq, outcome in told if outcome is Outcome.WITHHELD and pair not in plan.withheld
     ]
     with claiming(classify_error):
-        await _insert(connection, tables.pair, pairs)
-        await _insert(connection, tables.withheld_pair, sorted(kept_back))
-    for email, phone_number, _ in pairs:
-        if (email, phone_number) in plan.withheld:
-            await connection.execute(statements.BELIEVE, {"of_email": email, "of_phone_number": phone_number})
+        await _insert(connection, tables.pair, [(*pair_key(pair), seq) for pair, seq in pairs])
+        await _insert(
+            connection, tables.withheld_pair, [(*pair_key(pair), seq, False) for pair, seq in sorted(kept_back)]
+        )
+    believed = [key_of(tables.withheld_pair, pair_key(pair)) for pair, _ in pairs if pair in plan.withheld]
+    if believed:
+        await connection.execute(statements.BELIEVE, believed)
     return Numbers(ids, seqs)
+
+
+def pair_key(pair: Pair) -> tuple[str, str, str, str]:
+    """Returns the key of a pair in the tables of pairs."""
+    one, other = pair
+    return one.kind, one.value, other.kind, other.value
+
+
+def key_of(table: sa.Table, row: Sequence[Any]) -> dict[str, Any]:
+    """Returns the key of a row as the parameters of a statement about it."""
+    return {f"of_{column.name}": part for column, part in zip(table.primary_key, row, strict=False)}
 
 
 def claims(plan: Plan) -> list[tuple[str, str, int]]:
     """The identifiers that are new with a plan, in the order of their key: kind, value, provisional contact id."""
     return sorted(
-        (identifier.kind.value, identifier.value, contact.id)
-        for contact in plan.contacts
-        for identifier in contact.claims
+        (identifier.kind, identifier.value, contact.id) for contact in plan.contacts for identifier in contact.claims
     )
 
 

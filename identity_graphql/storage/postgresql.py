@@ -249,17 +249,19 @@ WITH swap AS (
   ORDER BY position
   RETURNING seq, email, phone_number, outcome = 'WITHHELD' AS withheld
 ), paired AS (
-  INSERT INTO pair (email, phone_number, seq)
-  SELECT email, phone_number, seq FROM logged WHERE email IS NOT NULL AND phone_number IS NOT NULL AND NOT withheld
+  INSERT INTO pair (kind, value, other_kind, other_value, seq)
+  SELECT 'email', email, 'phone_number', phone_number, seq FROM logged
+  WHERE email IS NOT NULL AND phone_number IS NOT NULL AND NOT withheld
   ORDER BY email, phone_number
 ), kept_back AS (
-  INSERT INTO withheld_pair (email, phone_number, seq, banned)
-  SELECT email, phone_number, seq, false FROM logged WHERE withheld
+  INSERT INTO withheld_pair (kind, value, other_kind, other_value, seq, banned)
+  SELECT 'email', email, 'phone_number', phone_number, seq, false FROM logged WHERE withheld
   ON CONFLICT DO NOTHING
 ), believed AS (
   DELETE FROM withheld_pair USING logged
-  WHERE withheld_pair.email = ANY (CAST(:event_email AS text[])) AND withheld_pair.email || '' = logged.email
-    AND withheld_pair.phone_number || '' = logged.phone_number AND NOT logged.withheld
+  WHERE withheld_pair.kind = 'email' AND withheld_pair.value = ANY (CAST(:event_email AS text[]))
+    AND withheld_pair.value || '' = logged.email AND withheld_pair.other_kind || '' = 'phone_number'
+    AND withheld_pair.other_value || '' = logged.phone_number AND NOT logged.withheld
 )
 SELECT ARRAY(SELECT id FROM created ORDER BY provisional), ARRAY(SELECT seq FROM logged ORDER BY seq) FROM verified
 """)

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from identity_graphql.domain.contacts import Cluster, Contact, LinkPrecedence
 from identity_graphql.domain.events import EventKind
-from identity_graphql.domain.identifiers import Identifier, IdentifierKind
+from identity_graphql.domain.identifiers import BUILT_IN, EMAIL, PHONE_NUMBER, Identifier
 from identity_graphql.domain.reconcile import Found
 from identity_graphql.domain.state import Pair
 from identity_graphql.storage.tables import (
@@ -43,12 +43,12 @@ def on_identifiers(table: sa.Table) -> sa.ColumnElement[bool]:
     An OR, so that both columns of the key are looked up: PostgreSQL 15 may look up one kind alone, and then go through
     all values of it.
     """
-    return sa.or_(*((table.c.kind == kind.value) & among(table.c.value, f"{kind.value}s") for kind in IdentifierKind))
+    return sa.or_(*((table.c.kind == kind) & among(table.c.value, f"{kind}s") for kind in BUILT_IN))
 
 
 def by_kind(identifiers: Iterable[Identifier], most: int) -> Iterator[dict[str, list[str]]]:
     """The parameters of `on_identifiers`; several, if there are more than so many of a kind."""
-    lists = {f"{kind.value}s": sorted({i.value for i in identifiers if i.kind is kind}) for kind in IdentifierKind}
+    lists = {f"{kind}s": sorted({i.value for i in identifiers if i.kind == kind}) for kind in BUILT_IN}
     for start in range(0, max(map(len, lists.values())), most):
         yield {name: padded(values[start : start + most], "") for name, values in lists.items()}
 
@@ -64,10 +64,10 @@ def is_linked_as(precedence: LinkPrecedence, member: sa.FromClause) -> sa.Column
     return member.c.link_precedence == precedence.value
 
 
-def claimed(member: sa.FromClause, kind: IdentifierKind) -> tuple[sa.FromClause, sa.ColumnElement[bool]]:
+def claimed(member: sa.FromClause, kind: str) -> tuple[sa.FromClause, sa.ColumnElement[bool]]:
     """The claims, to be looked up by what this member carries of this kind."""
-    claim = identifier.alias(f"claim_{kind.value}")
-    return claim, (claim.c.kind == kind.value) & (claim.c.value == member.c[kind.value])
+    claim = identifier.alias(f"claim_{kind}")
+    return claim, (claim.c.kind == kind) & (claim.c.value == member.c[kind])
 
 
 def _members(touched: sa.CTE, link: str, index: str) -> sa.Select[Any]:
@@ -76,8 +76,8 @@ def _members(touched: sa.CTE, link: str, index: str) -> sa.Select[Any]:
     Deleted ones too: they are few, and left out when the rows are read.
     """
     member = contact.alias("member")
-    email, on_email = claimed(member, IdentifierKind.EMAIL)
-    phone_number, on_phone_number = claimed(member, IdentifierKind.PHONE_NUMBER)
+    email, on_email = claimed(member, EMAIL)
+    phone_number, on_phone_number = claimed(member, PHONE_NUMBER)
     found = looked_up(touched, member, member.c[link] == touched.c.primary_id)
     found = looked_up(found, email, on_email, isouter=True)
     found = looked_up(found, phone_number, on_phone_number, isouter=True)
@@ -108,7 +108,7 @@ def _clusters(touched: sa.CTE) -> tuple[sa.Select[Any], sa.Select[Any]]:
 def _find() -> sa.CompoundSelect[Any]:
     """Everything that a batch has to know, in one statement and so in one snapshot.
 
-    Three kinds of rows: contacts; pairs that were seen before (no id, but an email; in the fourth column, of a pair
+    Three kinds of rows: contacts; pairs that were seen before (no id, but both values; in the fourth column, of a pair
     that was kept back, whether it is banned itself); the clock (neither), with whether there is any ban at all.
     """
     owner = contact.alias("owner")
@@ -130,10 +130,12 @@ def _find() -> sa.CompoundSelect[Any]:
 def _pairs(table: sa.Table, banned: sa.ColumnElement[Any]) -> sa.Select[Any]:
     """Those of the batch's pairs that are in a table."""
     nothing = sa.null()
-    return sa.select(nothing, table.c.email, table.c.phone_number, banned, *[nothing] * 7).where(
-        among(table.c.email, "pair_emails"),
+    return sa.select(nothing, table.c.value, table.c.other_value, banned, *[nothing] * 7).where(
+        table.c.kind == EMAIL,
+        among(table.c.value, "pair_emails"),
         # Not by the index: with both lists PostgreSQL up to 16, SQLite and MariaDB try every email with every number.
-        among(table.c.phone_number.concat(""), "pair_phone_numbers"),
+        table.c.other_kind.concat("") == PHONE_NUMBER,
+        among(table.c.other_value.concat(""), "pair_phone_numbers"),
     )
 
 
@@ -239,8 +241,7 @@ SWAP = (
 WRITE_NOTHING = contact.update().where(contact.c.id == 0).values(version=contact.c.version)
 
 BELIEVE = withheld_pair.delete().where(
-    withheld_pair.c.email == sa.bindparam("of_email"),
-    withheld_pair.c.phone_number == sa.bindparam("of_phone_number"),
+    *(column == sa.bindparam(f"of_{column.name}") for column in withheld_pair.primary_key)
 )
 
 RELINK = (
@@ -315,19 +316,22 @@ PAGE_OF_BANS = (
     .limit(sa.bindparam("limit"))
 )
 
-BANNED_PAIRS = {
-    kind: sa.select(withheld_pair.c.email, withheld_pair.c.phone_number).where(
-        withheld_pair.c.banned, among(withheld_pair.c[kind.value], "values")
-    )
-    for kind in IdentifierKind
-}
 
-WITHHELD_BY = (
-    sa.select(event.c.primary_id)
-    .distinct()
-    .select_from(looked_up(withheld_pair, event, event.c.seq == withheld_pair.c.seq))
-    .where(among(withheld_pair.c.email, "emails") | among(withheld_pair.c.phone_number, "phone_numbers"))
-)
+def _withheld_with() -> sa.CompoundSelect[Any]:
+    """The withheld pairs that have one of the identifiers of a kind, at either end."""
+    ends = (("kind", "value"), ("other_kind", "other_value"))
+    return sa.union_all(
+        *(
+            sa.select(withheld_pair).where(
+                withheld_pair.c[kind] == sa.bindparam("kind"), among(withheld_pair.c[value], "values")
+            )
+            for kind, value in ends
+        )
+    )
+
+
+WITHHELD_WITH = _withheld_with()
+CLUSTERS_OF_EVENTS = sa.select(event.c.primary_id).where(among(event.c.seq, "ids"))
 
 NOW = sa.select(clock())
 NEWEST_SEQ = sa.select(sa.func.coalesce(sa.func.max(event.c.seq), 0))
@@ -378,6 +382,11 @@ NEWEST_EVENT = sa.select(event.c.at).where(event.c.seq <= sa.bindparam("seq")).o
 NEWEST_NORM = sa.select(event.c.norm).order_by(event.c.seq.desc()).limit(1)
 
 
+def pair_from_row(row: Sequence[Any]) -> Pair:
+    """Returns the pair that a row begins with: kind and value of both identifiers."""
+    return Identifier(row[0], row[1]), Identifier(row[2], row[3])
+
+
 def contact_from_row(row: Sequence[Any]) -> Contact:
     """A row of the statements above, as a contact: the columns are in the order of its fields."""
     return Contact(*row)
@@ -395,13 +404,13 @@ def clusters_from_rows(rows: Iterable[Sequence[Any]]) -> tuple[Cluster, ...]:
 
 def sought(identifiers: Collection[Identifier], pairs: Collection[Pair]) -> dict[str, list[str]]:
     """Returns the parameters of `FIND`."""
-    emails = sorted({i.value for i in identifiers if i.kind is IdentifierKind.EMAIL})
-    phone_numbers = sorted({i.value for i in identifiers if i.kind is IdentifierKind.PHONE_NUMBER})
+    emails = sorted({i.value for i in identifiers if i.kind == EMAIL})
+    phone_numbers = sorted({i.value for i in identifiers if i.kind == PHONE_NUMBER})
     return {
         "emails": padded(emails, ""),
         "phone_numbers": padded(phone_numbers, ""),
-        "pair_emails": padded(sorted({email for email, _ in pairs}), ""),
-        "pair_phone_numbers": padded(sorted({phone_number for _, phone_number in pairs}), ""),
+        "pair_emails": padded(sorted({email.value for email, _ in pairs}), ""),
+        "pair_phone_numbers": padded(sorted({phone_number.value for _, phone_number in pairs}), ""),
     }
 
 
@@ -412,9 +421,9 @@ def found_from_rows(rows: Iterable[Sequence[Any]]) -> Found:
         if row[0] is not None:
             contacts.append(row)
         elif row[1] is not None and row[3] is not None:
-            withheld[(row[1], row[2])] = bool(row[3])
+            withheld[Identifier(EMAIL, row[1]), Identifier(PHONE_NUMBER, row[2])] = bool(row[3])
         elif row[1] is not None:
-            seen.add((row[1], row[2]))
+            seen.add((Identifier(EMAIL, row[1]), Identifier(PHONE_NUMBER, row[2])))
         else:
             now, any_ban = row[4], bool(row[3])
     assert now is not None, "the clock is always among the rows"

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_graphql.domain.contacts import Cluster, Contact
 from identity_graphql.domain.events import Event, EventFilter, VerbEvent
-from identity_graphql.domain.identifiers import Identifier, IdentifierKind
+from identity_graphql.domain.identifiers import Identifier
 from identity_graphql.domain.reconcile import Found
 from identity_graphql.domain.state import Ban, Bond, Pair, Withheld, bond
 from identity_graphql.errors import (
@@ -236,7 +236,7 @@ class Storage:
     async def page_of_withheld(self, *, after: int, limit: int) -> list[tuple[Pair, Withheld]]:
         """The pairs that are kept back, by event, from the first event above ``after``."""
         rows = await self._rows(statements.PAGE_OF_WITHHELD, {"after": after, "limit": limit})
-        return [((row.email, row.phone_number), Withheld(row.seq, row.banned)) for row in rows]
+        return [(statements.pair_from_row(row), Withheld(row.seq, row.banned)) for row in rows]
 
     async def page_of_bans(self, *, after: Ban, limit: int) -> list[Ban]:
         """The bans by event, then by contacts, from the first behind ``after``."""
@@ -252,13 +252,9 @@ class Storage:
 
     async def withheld_by(self, identifiers: Collection[Identifier]) -> list[int]:
         """The clusters whose events withheld a pair with one of these identifiers."""
-        values = {
-            kind.value: statements.padded([i.value for i in identifiers if i.kind is kind], "")
-            for kind in IdentifierKind
-        }
-        rows = await self._rows(
-            statements.WITHHELD_BY, {"emails": values["email"], "phone_numbers": values["phone_number"]}
-        )
+        async with self.reading() as connection:
+            seqs = {row.seq for row in await event_log.withheld_with(connection, identifiers)}
+            rows = await event_log.listed(connection, statements.CLUSTERS_OF_EVENTS, seqs)
         return sorted({row[0] for row in rows})
 
     async def named_by(self, identifiers: Collection[Identifier]) -> list[int]:

@@ -14,13 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_graphql.domain.contacts import Contact
 from identity_graphql.domain.events import Event, EventKind, Outcome, VerbEvent
-from identity_graphql.domain.identifiers import Identifier, IdentifierKind, identifiers
+from identity_graphql.domain.identifiers import BUILT_IN, EMAIL, PHONE_NUMBER, Identifier, identifiers
 from identity_graphql.domain.state import Bond, Pair, Withheld
 from identity_graphql.storage import event_log
 from identity_graphql.storage.dialect import Dialect
 from identity_graphql.storage.event_rows import DEMOTED, MALFORMED, SCANNED, demotions_of, scanned_event_of
 from identity_graphql.storage.plan_writes import MOST_PARAMETERS
-from identity_graphql.storage.statements import by_kind, claimed, on_identifiers
+from identity_graphql.storage.statements import by_kind, claimed, on_identifiers, pair_from_row
 from identity_graphql.storage.tables import (
     among,
     ban,
@@ -125,14 +125,14 @@ class TableScan:
             rows.claims[contact.id] = identifiers(
                 contact.email if row[13] else None, contact.phone_number if row[14] else None
             )
-        for seq, email, phone_number, banned in await self._rare(withheld_pair, _WITHHELD, seqs):
-            rows.withheld[seq].append(((email, phone_number), Withheld(seq, bool(banned))))
+        for *both, seq, banned in await self._rare(withheld_pair, _WITHHELD, seqs):
+            rows.withheld[seq].append((pair_from_row(both), Withheld(seq, bool(banned))))
         for one, other, seq in await self._rare(ban, _BANS, contact_ids):
             rows.bans[one].append(((one, other), seq))
         for contact_id, seq in await self._rare(event_contact, _MARKS, contact_ids):
             rows.marks[contact_id].append(seq)
         for contact_id, kind, value in await self._rare(former_claim, _FORMER, contact_ids):
-            rows.former[contact_id].append(Identifier(IdentifierKind(kind), value))
+            rows.former[contact_id].append(Identifier(kind, value))
         return rows
 
     async def claims(self, wanted: Collection[Identifier]) -> set[Claim]:
@@ -199,16 +199,14 @@ def _page(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
     return sa.select(*columns).where(key > sa.bindparam("after")).order_by(key).limit(sa.bindparam("limit"))
 
 
-def _carries(table: sa.FromClause, kind: IdentifierKind) -> sa.ColumnElement[bool]:
+def _carries(table: sa.FromClause, kind: str) -> sa.ColumnElement[bool]:
     """A claim is its contact's, on what that carries."""
-    return (
-        (table.c.kind == kind.value) & (table.c.value == contact.c[kind.value]) & (table.c.contact_id == contact.c.id)
-    )
+    return (table.c.kind == kind) & (table.c.value == contact.c[kind]) & (table.c.contact_id == contact.c.id)
 
 
 def _contacts() -> sa.Select[Any]:
-    email, on_email = claimed(contact, IdentifierKind.EMAIL)
-    phone_number, on_phone_number = claimed(contact, IdentifierKind.PHONE_NUMBER)
+    email, on_email = claimed(contact, EMAIL)
+    phone_number, on_phone_number = claimed(contact, PHONE_NUMBER)
     found = looked_up(contact, email, on_email, isouter=True)
     left_out = ("link_precedence", "erased_at", "undone_at")
     return (
@@ -231,13 +229,13 @@ def _former() -> sa.CompoundSelect[Any]:
             sa.select(contact.c.id, former_claim.c.kind, former_claim.c.value)
             .select_from(looked_up(contact, former_claim, _carries(former_claim, kind)))
             .where(among(contact.c.id, "ids"))
-            for kind in IdentifierKind
+            for kind in BUILT_IN
         )
     )
 
 
 def _stray_claims(table: sa.Table) -> sa.Select[Any]:
-    carried = sa.or_(*(_carries(table, kind) for kind in IdentifierKind))
+    carried = sa.or_(*(_carries(table, kind) for kind in BUILT_IN))
     return (
         sa.select(table.c.kind, table.c.value, table.c.contact_id)
         .select_from(table.outerjoin(contact, (table.c.contact_id == contact.c.id) & carried))
@@ -261,16 +259,20 @@ _OUTLINES = _page(
     event.c.email,
     event.c.phone_number,
 )
-_BROUGHT = (pair.c.email == event.c.email) & (pair.c.phone_number == event.c.phone_number) & (pair.c.seq == event.c.seq)
+_BROUGHT = (
+    (pair.c.kind == EMAIL)
+    & (pair.c.value == event.c.email)
+    & (pair.c.other_kind == PHONE_NUMBER)
+    & (pair.c.other_value == event.c.phone_number)
+    & (pair.c.seq == event.c.seq)
+)
 _EVENTS = (
     sa.select(*SCANNED, pair.c.seq.is_not(None))
     .select_from(looked_up(event, pair, _BROUGHT, isouter=True))
     .where(among(event.c.seq, "ids"))
 )
 _CONTACTS = _contacts()
-_WITHHELD = sa.select(
-    withheld_pair.c.seq, withheld_pair.c.email, withheld_pair.c.phone_number, withheld_pair.c.banned
-).where(among(withheld_pair.c.seq, "ids"))
+_WITHHELD = sa.select(withheld_pair).where(among(withheld_pair.c.seq, "ids"))
 _BANS = sa.select(ban).where(among(ban.c.contact_id, "ids"))
 _MARKS = sa.select(event_contact).where(among(event_contact.c.contact_id, "ids"))
 _FORMER = _former()
@@ -296,10 +298,11 @@ def _outline(row: Sequence[Any], verbs: EventBatch) -> Outline:
         verb = verbs.events.get(seq)
         if not isinstance(verb, VerbEvent):
             return Outline(seq, (primary_id,), None)
-        return Outline(seq, verbs.contacts[seq], None, [(row[0], row[1]) for row in verb.changes.withheld])
+        return Outline(seq, verbs.contacts[seq], None, [pair for pair, *_ in verb.changes.withheld])
     contacts = [primary_id] if contact_id is None or contact_id == primary_id else [primary_id, contact_id]
     if demoted != "[]":
         with suppress(*MALFORMED):  # it is told of when the event is played
             contacts += [demotion.id for demotion in demotions_of(demoted)]
-    told = (email, phone_number) if email is not None and phone_number is not None else None
+    found = identifiers(email, phone_number)
+    told = (found[0], found[1]) if len(found) == 2 else None
     return Outline(seq, contacts, told, (told,) if told and outcome == Outcome.WITHHELD.value else ())

@@ -165,9 +165,9 @@ def _key(length: int) -> sa.types.TypeEngine[str]:
     )
 
 
-Email = _key(254)
+Email = Value = _key(254)
 PhoneNumber = _key(64)
-Kind = _key(16)
+Kind = _key(32)
 
 metadata = sa.MetaData(
     naming_convention={
@@ -178,6 +178,13 @@ metadata = sa.MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+
+def _pair_columns() -> list[sa.Column[str]]:
+    """Two identifiers in order, as a key (`state.Pair`)."""
+    names = (("kind", Kind), ("value", Value), ("other_kind", Kind), ("other_value", Value))
+    return [sa.Column(name, kind, primary_key=True) for name, kind in names]
+
 
 contact = sa.Table(
     "contact",
@@ -219,8 +226,7 @@ identifier = sa.Table(
 pair = sa.Table(
     "pair",
     metadata,
-    sa.Column("email", Email, primary_key=True),
-    sa.Column("phone_number", PhoneNumber, primary_key=True),
+    *_pair_columns(),
     sa.Column("seq", BigId, nullable=False, autoincrement=False),
     implicit_returning=False,
     mysql_charset="utf8mb4",
@@ -270,10 +276,10 @@ MYSQL: dict[str, Any] = {"mysql_charset": "utf8mb4", "mysql_engine": "InnoDB", "
 withheld_pair = sa.Table(
     "withheld_pair",
     metadata,
-    sa.Column("email", Email, primary_key=True),
-    sa.Column("phone_number", PhoneNumber, primary_key=True, index=True),
+    *_pair_columns(),
     sa.Column("seq", BigId, nullable=False, autoincrement=False, index=True),
     sa.Column("banned", sa.Boolean, nullable=False),
+    sa.Index(None, "other_kind", "other_value"),
     **MYSQL,
 )
 

@@ -16,7 +16,7 @@ from identity_graphql.storage import statements, tables
 from identity_graphql.storage.dialect import Dialect
 from identity_graphql.storage.event_log import listed
 from identity_graphql.storage.event_rows import row_of
-from identity_graphql.storage.plan_writes import claiming, contact_row
+from identity_graphql.storage.plan_writes import claiming, contact_row, key_of, pair_key
 
 
 async def write(connection: AsyncConnection, dialect: Dialect, result: VerbResult) -> VerbResult:
@@ -45,13 +45,14 @@ async def write(connection: AsyncConnection, dialect: Dialect, result: VerbResul
         await _claim(connection, result, changes)
     (seq,) = await dialect.insert_numbered(connection, tables.event, [row_of(event)])
     with claiming(dialect.classify_error):
-        await _set(connection, tables.pair, _numbered(changes.pairs, seq))
-    await _set(connection, tables.withheld_pair, _numbered(changes.withheld, seq))
-    await _set(connection, tables.ban, _numbered(changes.bans, seq))
+        await _set(connection, tables.pair, [(*pair_key(pair), _number(now, seq)) for pair, now in changes.pairs])
+    withheld = [(*pair_key(pair), _number(now, seq), banned) for pair, now, banned in changes.withheld]
+    await _set(connection, tables.withheld_pair, withheld)
+    await _set(connection, tables.ban, [(*bond, _number(now, seq)) for *bond, now in changes.bans])
     about = [{"contact_id": contact_id, "seq": seq} for contact_id in sorted(event.contact_ids)]
     await _many(connection, tables.event_contact.insert(), about)
     await _set(connection, tables.former_claim, [(*claim, True) for claim in result.former_claims])
-    erased = [{"of_kind": identifier.kind.value, "of_value": identifier.value} for identifier in result.tokens]
+    erased = [{"of_kind": identifier.kind, "of_value": identifier.value} for identifier in result.tokens]
     await _many(connection, statements.FORGET_CLAIMS, erased)
     await _many(connection, statements.REWRITE_EVENT, [{**row_of(old), "of_seq": old.seq} for old in result.rewritten])
     return result.numbered(ids, seq)
@@ -66,10 +67,11 @@ async def _compare(connection: AsyncConnection, seen: Mapping[int, int]) -> None
 async def _claim(connection: AsyncConnection, result: VerbResult, changes: Changes) -> None:
     """Only those claims are taken out that somebody had. What was nobody's, a new contact may have claimed by now,
     which no lock keeps away: then it is there already."""
-    erased = {(identifier.kind.value, identifier.value) for identifier in result.tokens}
-    had = {claim[:2] for claim in result.former_claims} | {claim[:2] for claim in changes.claims}.intersection(erased)
+    erased = {(identifier.kind, identifier.value) for identifier in result.tokens}
+    claims = [(identifier.kind, identifier.value, contact_id) for identifier, contact_id in changes.claims]
+    had = {claim[:2] for claim in result.former_claims} | {claim[:2] for claim in claims}.intersection(erased)
     await _many(connection, statements.UNCLAIM, [{"of_kind": kind, "of_value": value} for kind, value in sorted(had)])
-    await _insert(connection, tables.identifier, [claim for claim in changes.claims if claim[2] is not None])
+    await _insert(connection, tables.identifier, [claim for claim in claims if claim[2] is not None])
 
 
 async def _created(connection: AsyncConnection, dialect: Dialect, created: Sequence[Contact]) -> dict[int, int]:
@@ -95,17 +97,15 @@ def _changed_row(contact: Contact) -> dict[str, Any]:
     }
 
 
-def _numbered(rows: Iterable[tuple[Any, ...]], seq: int) -> list[tuple[Any, ...]]:
-    """The rows of a table whose third column is the number of an event."""
-    return [(*row[:2], seq if row[2] == THIS_EVENT and row[2] is not None else row[2], *row[3:]) for row in rows]
+def _number(now: int | None, seq: int) -> int | None:
+    return seq if now == THIS_EVENT else now
 
 
 async def _set(connection: AsyncConnection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:
     """Make rows as they are now: those that changed are taken out, and put in again unless they are gone."""
-    keys = [column.name for column in table.primary_key]
-    delete = table.delete().where(*(table.c[key] == sa.bindparam(f"of_{key}") for key in keys))
-    await _many(connection, delete, [{f"of_{key}": part for key, part in zip(keys, row, strict=False)} for row in rows])
-    await _insert(connection, table, [row for row in rows if row[len(keys)] is not None])
+    delete = table.delete().where(*(column == sa.bindparam(f"of_{column.name}") for column in table.primary_key))
+    await _many(connection, delete, [key_of(table, row) for row in rows])
+    await _insert(connection, table, [row for row in rows if row[len(table.primary_key)] is not None])
 
 
 async def _insert(connection: AsyncConnection, table: sa.Table, rows: Iterable[tuple[Any, ...]]) -> None:

@@ -59,8 +59,8 @@ def _request(tables: dict[str, Rows], event: Mapping[str, Any]) -> None:
             moved.update(linked_id=primary_id, link_precedence="secondary", updated_at=at)
     contacts[primary_id].update(version=event["version_after"], changed_at=at)
     if event["email"] and event["phone_number"]:
-        pair = event["email"], event["phone_number"]
-        row = {"email": pair[0], "phone_number": pair[1], "seq": event["seq"]}
+        pair = "email", event["email"], "phone_number", event["phone_number"]
+        row = _pair(pair, event["seq"])
         assert pair not in pairs, "an event tells something new"
         if kept_back:
             withheld.setdefault(pair, {**row, "banned": False})
@@ -88,7 +88,7 @@ def _verb(tables: dict[str, Rows], event: Mapping[str, Any]) -> None:
         about.add(changed["id"])
     for contact in contacts.values():
         contact["link_precedence"] = "primary" if contact["linked_id"] is None else "secondary"
-    for kind, value, contact_id in changes.get("claims", ()):
+    for (kind, value), contact_id in changes.get("claims", ()):
         before = tables["identifier"].pop((kind, value), None)
         if contact_id is not None:
             tables["identifier"][kind, value] = {"kind": kind, "value": value, "contact_id": contact_id}
@@ -96,12 +96,11 @@ def _verb(tables: dict[str, Rows], event: Mapping[str, Any]) -> None:
         if before is not None and event["kind"] != "erase":
             claim = {"kind": kind, "value": value, "contact_id": before["contact_id"]}
             tables["former_claim"][tuple(claim.values())] = claim
-    for email, phone_number, number in changes.get("pairs", ()):
-        pair = {"email": email, "phone_number": phone_number, "seq": number or seq}
-        _set(tables["pair"], (email, phone_number), pair, number)
-    for email, phone_number, number, banned in changes.get("withheld", ()):
-        pair = {"email": email, "phone_number": phone_number, "seq": number or seq, "banned": banned}
-        _set(tables["withheld_pair"], (email, phone_number), pair, number)
+    for (one, other), number in changes.get("pairs", ()):
+        _set(tables["pair"], (*one, *other), _pair((*one, *other), number or seq), number)
+    for (one, other), number, banned in changes.get("withheld", ()):
+        row = {**_pair((*one, *other), number or seq), "banned": banned}
+        _set(tables["withheld_pair"], (*one, *other), row, number)
     for one, other, number in changes.get("bans", ()):
         _set(tables["ban"], (one, other), {"contact_id": one, "other_id": other, "seq": number or seq}, number)
         about |= {one, other}
@@ -110,9 +109,13 @@ def _verb(tables: dict[str, Rows], event: Mapping[str, Any]) -> None:
     for contact_id in about:
         tables["event_contact"][contact_id, seq] = {"contact_id": contact_id, "seq": seq}
     if event["kind"] == "erase":
-        erased = {(i["kind"], i["value"]) for i in event["detail"]["asked"]["identifiers"]}
+        erased = {(kind, value) for kind, value in event["detail"]["asked"]["identifiers"]}
         for key in [key for key in tables["former_claim"] if key[:2] in erased]:
             del tables["former_claim"][key]
+
+
+def _pair(key: tuple[str, str, str, str], seq: int) -> dict[str, Any]:
+    return {"kind": key[0], "value": key[1], "other_kind": key[2], "other_value": key[3], "seq": seq}
 
 
 def _moments(row: dict[str, Any], document: Mapping[str, Any]) -> None:

@@ -134,7 +134,7 @@ class Memory:
 
     def unban_link(self, asked: Mapping[str, Any], seen: Memory, gone: set[int]) -> None:
         if asked["pair"]:
-            self.banned_pairs = [pair for pair in self.banned_pairs if pair != tuple(asked["pair"])]
+            self.banned_pairs = [pair for pair in self.banned_pairs if pair != _values(asked["pair"])]
             return
         sides = [seen.side(end) for end in asked["contacts"]]
         for a, b in (sides, sides[::-1]):
@@ -215,7 +215,7 @@ class Memory:
         """What was undone is not here at all: only the ban that came with it."""
         contacts, pair = asked["contacts"], asked["pair"]
         if pair:
-            pair = tuple(pair)
+            pair = _values(pair)
             contacts = [seen.owners.get(value) for value in pair]
             if not all(value in self.owners for value in pair):
                 self.waiting = [other for other in self.waiting if other != pair]
@@ -331,3 +331,9 @@ def undone(events: Sequence[Mapping[str, Any]]) -> set[int]:
 
 def crosses(here: set[int], there: set[int], one: int, other: int) -> bool:
     return (one in here and other in there) or (one in there and other in here)
+
+
+def _values(pair: Sequence[tuple[str, str]]) -> Pair:
+    """A pair as the log has it: kind and value of both."""
+    (_, email), (_, phone_number) = pair
+    return email, phone_number

@@ -49,7 +49,7 @@ class Separations:
             self.apart = defaultdict(set, {two: {-seq} for two in found})
             two = asked["contacts"]
             if asked["pair"]:
-                two = [owners.get(("email", asked["pair"][0])), owners.get(("phone_number", asked["pair"][1]))]
+                two = [owners.get((kind, value)) for kind, value in asked["pair"]]
             if two and None not in two:
                 self._decide(seq, *(after.get(contact_id, frozenset()) for contact_id in two))
         elif verb == "ban_link":

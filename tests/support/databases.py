@@ -41,8 +41,8 @@ STARTERS: dict[str, Callable[[], AbstractContextManager[Server]]] = {
 KEYS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "contact": itemgetter("id"),
     "identifier": itemgetter("kind", "value"),
-    "pair": itemgetter("email", "phone_number"),
-    "withheld_pair": itemgetter("email", "phone_number"),
+    "pair": itemgetter("kind", "value", "other_kind", "other_value"),
+    "withheld_pair": itemgetter("kind", "value", "other_kind", "other_value"),
     "ban": itemgetter("contact_id", "other_id"),
     "event_contact": itemgetter("contact_id", "seq"),
     "former_claim": itemgetter("kind", "value", "contact_id"),
@@ -150,7 +150,7 @@ def check_invariants(rows: Tables) -> None:
         return node
 
     for pair in rows["pair"]:
-        one, other = (claims[kind, pair[kind]] for kind in ("email", "phone_number"))
+        one, other = claims[pair["kind"], pair["value"]], claims[pair["other_kind"], pair["other_value"]]
         parent[root(one)] = root(other)
     for one, other in links(rows["event"]):
         if one in contacts and other in contacts:

@@ -11,7 +11,7 @@ from msgspec.structs import asdict
 from identity_graphql.domain import undo
 from identity_graphql.domain.contacts import Cluster
 from identity_graphql.domain.events import Event
-from identity_graphql.domain.state import State
+from identity_graphql.domain.state import Pair, State
 from identity_graphql.storage.event_rows import event_of
 from tests.support.databases import KEYS, Dump, Tables
 
@@ -70,14 +70,19 @@ def rows_of(state: State) -> Tables:
         contact["link_precedence"] = "primary" if contact["linked_id"] is None else "secondary"
     return {
         "contact": contacts,
-        "identifier": [{"kind": i.kind.value, "value": i.value, "contact_id": c} for i, c in state.claims.items()],
-        "pair": [{"email": e, "phone_number": p, "seq": seq} for (e, p), seq in state.pairs.items()],
+        "identifier": [{"kind": i.kind, "value": i.value, "contact_id": c} for i, c in state.claims.items()],
+        "pair": [{**pair_row(pair), "seq": seq} for pair, seq in state.pairs.items()],
         "withheld_pair": [
-            {"email": e, "phone_number": p, "seq": withheld.seq, "banned": withheld.banned}
-            for (e, p), withheld in state.withheld.items()
+            {**pair_row(pair), "seq": withheld.seq, "banned": withheld.banned}
+            for pair, withheld in state.withheld.items()
         ],
         "ban": [{"contact_id": one, "other_id": other, "seq": seq} for (one, other), seq in state.bans.items()],
     }
+
+
+def pair_row(pair: Pair) -> dict[str, str]:
+    one, other = pair
+    return {"kind": one.kind, "value": one.value, "other_kind": other.kind, "other_value": other.value}
 
 
 def answers(clusters: Iterable[Cluster]) -> str:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from identity_graphql.domain.decide import Command, VerbResult
-from identity_graphql.domain.identifiers import Identifier, IdentifierKind, Normalisation
+from identity_graphql.domain.identifiers import Identifier, Normalisation
 from identity_graphql.domain.reconcile import Decision
 from identity_graphql.domain.replay import replay
 from identity_graphql.domain.state import Node
@@ -18,14 +18,6 @@ from tests.support.databases import Database, check, tables_of
 from tests.support.replayed import check_judged_again, check_replay, events_of, structure
 
 Ask = Callable[[Command], Awaitable[VerbResult]]
-
-
-def email(value: str) -> Identifier:
-    return Identifier(IdentifierKind.EMAIL, value)
-
-
-def phone_number(value: str) -> Identifier:
-    return Identifier(IdentifierKind.PHONE_NUMBER, value)
 
 
 class Steward:

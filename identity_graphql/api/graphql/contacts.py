@@ -19,12 +19,11 @@ from identity_graphql.api.graphql.connections import (
 )
 from identity_graphql.api.graphql.context import Info, Source, history_of
 from identity_graphql.api.graphql.history import Ban, Bridge, Event, Evidence, PairStanding, WithheldBy, page_of
+from identity_graphql.api.graphql.identifiers import Identifier
 from identity_graphql.api.graphql.scalars import given, id_of, seq_of
 from identity_graphql.domain import contacts as domain
 from identity_graphql.domain import state
-from identity_graphql.domain.erasure import is_token
 from identity_graphql.domain.history import ClusterHistory
-from identity_graphql.domain.state import ends
 
 
 @strawberry.enum(description="The place of a contact in its cluster.")
@@ -221,23 +220,20 @@ class Cluster:
         return history, home
 
 
-@strawberry.type(description="An email and a phone number that were seen together, but are kept apart by a ban.")
+@strawberry.type(description="Two identifiers that were seen together, but are kept apart by a ban.")
 class WithheldPair:
     pair: strawberry.Private[state.Pair]
     source: strawberry.Private[Source]
-    email: str | None = strawberry.field(description="The email; null if it was erased.")
-    phone_number: str | None = strawberry.field(description="The phone number; null if it was erased.")
+    identifiers: list[Identifier] = strawberry.field(description="The two, in the order of their kinds.")
     standing: PairStanding = strawberry.field(description="WITHHELD, or BANNED if the ban is on the pair itself.")
     event: ID = strawberry.field(description="The `seq` of the event that kept it back.")
 
     @classmethod
     def from_domain(cls, pair: state.Pair, withheld: state.Withheld, source: Source = None) -> WithheldPair:
-        email, phone_number = (None if is_token(value) else value for value in pair)
         return cls(
             pair=pair,
             source=source,
-            email=email,
-            phone_number=phone_number,
+            identifiers=[Identifier.from_domain(identifier) for identifier in pair],
             standing=PairStanding.BANNED if withheld.banned else PairStanding.WITHHELD,
             event=seq_of(withheld.seq) or ID("0"),
         )
@@ -247,7 +243,7 @@ class WithheldPair:
         if self.standing is PairStanding.BANNED:
             return WithheldBy.BAN
         if self.source is None:
-            holders = await info.context.holders.load_many(ends(self.pair))
+            holders = await info.context.holders.load_many(self.pair)
             one, other = (None if holder is None else holder.primary.id for holder in holders)
             if one is None or other is None or one == other:
                 return WithheldBy.NOTHING
@@ -256,20 +252,12 @@ class WithheldPair:
             withheld = (await history_of(info.context, self.source, 0)).withholds(self.pair)
         return WithheldBy.BAN if withheld else WithheldBy.NOTHING
 
-    @strawberry.field(description="The customer who has the email; null if nobody has.")
-    async def email_cluster(self, info: Info) -> Cluster | None:
-        return await self._holder(info, 0)
-
-    @strawberry.field(description="The customer who has the phone number; null if nobody has.")
-    async def phone_number_cluster(self, info: Info) -> Cluster | None:
-        return await self._holder(info, 1)
-
-    async def _holder(self, info: Info, end: int) -> Cluster | None:
-        identifier = ends(self.pair)[end]
+    @strawberry.field(description="The customers who have them, in the same order; null where nobody has.")
+    async def holders(self, info: Info) -> list[Cluster | None]:
         if self.source is None:
-            found = await info.context.holders.load(identifier)
+            found = await info.context.holders.load_many(self.pair)
         else:
             history = await history_of(info.context, self.source, 0)
-            home = history.home(identifier)
-            found = None if home is None else history.cluster(home)
-        return Cluster.from_domain(found, self.source) if found else None
+            homes = (history.home(identifier) for identifier in self.pair)
+            found = [None if home is None else history.cluster(home) for home in homes]
+        return [None if cluster is None else Cluster.from_domain(cluster, self.source) for cluster in found]

@@ -11,13 +11,13 @@ from strawberry import ID
 
 from identity_graphql.api.graphql.connections import Connection, page_size, position_of
 from identity_graphql.api.graphql.context import Info
+from identity_graphql.api.graphql.identifiers import Identifier
 from identity_graphql.api.graphql.scalars import id_of, seq_of
 from identity_graphql.domain import events as domain
 from identity_graphql.domain import explain, sentences
 from identity_graphql.domain.contacts import PROVISIONAL
 from identity_graphql.domain.erasure import is_token
 from identity_graphql.domain.history import ClusterHistory
-from identity_graphql.domain.identifiers import IdentifierKind as Kind
 from identity_graphql.domain.state import Ban as Row
 from identity_graphql.domain.state import Node as NodeId
 
@@ -55,12 +55,6 @@ class Outcome(Enum):
     WITHHELD = strawberry.enum_value(
         "WITHHELD", description="A ban forbids the link: the email's cluster is answered, the pair waits."
     )
-
-
-@strawberry.enum(description="An email or a phone number.")
-class IdentifierKind(Enum):
-    EMAIL = strawberry.enum_value("EMAIL", description="An email.")
-    PHONE_NUMBER = strawberry.enum_value("PHONE_NUMBER", description="A phone number.")
 
 
 @strawberry.type(description="One entry of the log: a request that taught something, or a steward's verb.")
@@ -215,16 +209,15 @@ class Node:
         description='Unique: "contact:5", "email:a@example.com", "phone_number:555"; of an erased value, a token.'
     )
     contact_id: ID | None = strawberry.field(description="The contact.")
-    kind: IdentifierKind | None = strawberry.field(description="Of an identifier, its kind.")
+    kind: str | None = strawberry.field(description="Of an identifier, its kind: `email` or `phone_number`.")
     value: str | None = strawberry.field(description="Of an identifier, its value; null if it was erased.")
 
     @classmethod
     def from_domain(cls, node: NodeId) -> Node:
         if isinstance(node, int):
             return cls(key=_key(node), contact_id=id_of(node), kind=None, value=None)
-        value = None if is_token(node.value) else node.value
-        kind = IdentifierKind.EMAIL if node.kind is Kind.EMAIL else IdentifierKind.PHONE_NUMBER
-        return cls(key=_key(node), contact_id=None, kind=kind, value=value)
+        shown = Identifier.from_domain(node)
+        return cls(key=_key(node), contact_id=None, kind=shown.kind, value=shown.value)
 
 
 @strawberry.type(description="What holds two nodes of a cluster together.")

@@ -53,7 +53,7 @@ class Limits:
 
 PAGED = frozenset({"contacts", "clusters", "history", "bridges", "events", "withheld", "bans"})
 """Lists with `first`; and, by its name, the short one of what a request wrote into the log."""
-WHOLE = {"secondaries": 200, "identifyMany": 100, "evidence": 200, "steps": 20}
+WHOLE = {"secondaries": 200, "identifyMany": 100, "evidence": 200, "steps": 20, "holders": 2}
 """Lists that come whole, and for how many items they count: how many there will be is not known before."""
 
 

@@ -10,15 +10,15 @@ import strawberry
 from strawberry import ID, UNSET
 
 from identity_graphql.api.graphql.contacts import Cluster, Contact
-from identity_graphql.api.graphql.history import Event, IdentifierKind, PairStanding, WithheldBy
+from identity_graphql.api.graphql.history import Event, PairStanding, WithheldBy
+from identity_graphql.api.graphql.identifiers import Identifier as ShownIdentifier
 from identity_graphql.api.graphql.scalars import PhoneNumber, given, id_of, number_of
 from identity_graphql.domain import bans
 from identity_graphql.domain import state as domain
 from identity_graphql.domain.decide import Command, VerbResult
 from identity_graphql.domain.erasure import is_token
 from identity_graphql.domain.history import ClusterHistory
-from identity_graphql.domain.identifiers import Identifier, Normalisation
-from identity_graphql.domain.identifiers import IdentifierKind as Kind
+from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, Identifier, Normalisation
 from identity_graphql.errors import InvalidInput, Problem
 
 Actor = Annotated[str, strawberry.argument(description="Who does it. The log keeps it.")]
@@ -90,7 +90,7 @@ class IdentifierInput:
 
 def identifiers_of(email: object, phone_number: object, normalisation: Normalisation) -> list[Identifier]:
     """Those of the two that are given."""
-    values = (Kind.EMAIL, normalisation.email(email)), (Kind.PHONE_NUMBER, normalisation.phone_number(phone_number))
+    values = (EMAIL, normalisation.email(email)), (PHONE_NUMBER, normalisation.phone_number(phone_number))
     return [Identifier(kind, value) for kind, value in values if value is not None]
 
 
@@ -103,16 +103,15 @@ class ContactChange:
 
 @strawberry.type(description="An identifier that changed hands.")
 class ClaimChange:
-    kind: IdentifierKind = strawberry.field(description="Which of the two it is.")
-    value: str | None = strawberry.field(description="The identifier; null if it was erased.")
+    kind: str = strawberry.field(description="Its kind: `email` or `phone_number`.")
+    value: str | None = strawberry.field(description="Its value; null if it was erased.")
     before: ID | None = strawberry.field(description="The contact that claimed it; null if nobody did.")
     after: ID | None = strawberry.field(description="The contact that claims it, or would; null for nobody.")
 
 
-@strawberry.type(description="An email and a phone number whose standing as evidence changed.")
+@strawberry.type(description="Two identifiers whose standing as evidence changed.")
 class PairChange:
-    email: str | None = strawberry.field(description="The email; null if it was erased.")
-    phone_number: str | None = strawberry.field(description="The phone number; null if it was erased.")
+    identifiers: list[ShownIdentifier] = strawberry.field(description="The two, in the order of their kinds.")
     before: PairStanding | None = strawberry.field(description="As it was; null if it did not count at all.")
     after: PairStanding | None = strawberry.field(description="As it is, or would be; null if it counts no more.")
     withheld_by: WithheldBy | None = strawberry.field(
@@ -143,27 +142,25 @@ class Changes:
     def from_domain(cls, result: VerbResult, afterwards: ClusterHistory | None) -> Changes:
         before, after, rows = result.before, result.after, result.shown_changes
         ids = [contact.id for contact in rows.created] + [change.id for change in rows.contacts]
-        claims = [(Identifier(Kind(kind), value), now) for kind, value, now in rows.claims]
         return cls(
             contacts=[_contact_change(result, contact_id, afterwards) for contact_id in sorted(ids)],
             identifiers=[
                 ClaimChange(
-                    kind=IdentifierKind[identifier.kind.name],
+                    kind=identifier.kind,
                     value=_shown(identifier.value),
                     before=_id(before.claims.get(identifier)),
                     after=_id(now),
                 )
-                for identifier, now in claims
+                for identifier, now in rows.claims
             ],
             pairs=[
                 PairChange(
-                    email=_shown(pair[0]),
-                    phone_number=_shown(pair[1]),
+                    identifiers=[ShownIdentifier.from_domain(identifier) for identifier in pair],
                     before=_standing(before, pair),
                     after=_standing(after, pair),
                     withheld_by=_withheld_by(after, pair),
                 )
-                for pair in sorted({row[:2] for row in rows.pairs} | {row[:2] for row in rows.withheld})
+                for pair in sorted(rows.all_pairs)
             ],
             links=_bonds(before.links, rows.links, result.event.seq),
             bans=_bonds(before.bans, rows.bans, result.event.seq),
