@@ -40,6 +40,7 @@ from identity_graphql.storage.outage import Outage
 from identity_graphql.storage.postgresql import PostgreSQL
 from identity_graphql.storage.sqlite import SQLite
 from identity_graphql.storage.table_scan import TableScan
+from identity_graphql.storage.trial import try_to_write
 
 DIALECTS: Mapping[Backend, type[Dialect]] = {
     Backend.POSTGRESQL: PostgreSQL,
@@ -316,7 +317,12 @@ class Storage:
             return not migrations.is_older(await migrations.revision(connection))
 
     async def check_ready(self) -> None:
-        """Raises DatabaseUnavailable unless the database can be read and written to as this program does."""
+        """Raises DatabaseUnavailable unless the database can be read and written to as this program does.
+
+        It is asked whether it may be written to, which costs nothing. That says little once a write was refused: then
+        one is tried, as nobody else may come to do so while this says that it is not ready.
+        """
+        refused = self.outage.until_written
         async with self.transaction() as connection:
             try:
                 older = migrations.is_older(await migrations.revision(connection))
@@ -324,8 +330,11 @@ class Storage:
                 older = True
             if older:
                 raise DatabaseNotMigrated("not this program's revision")
-            await connection.execute(statements.WRITE_NOTHING)
-        self.outage.answered(wrote=True)
+            if refused:
+                await try_to_write(self.dialect, connection)
+            else:
+                await connection.execute(statements.WRITE_NOTHING)
+        self.outage.answered(wrote=refused)
 
     async def check_revision(self) -> None:
         """Raises ConfigurationError unless the database has exactly this program's revision."""
