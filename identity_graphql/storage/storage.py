@@ -306,6 +306,11 @@ class Storage:
                     await connection.execute(sa.schema.CreateSchema(schema))
                 yield connection
 
+    async def check_encoding(self) -> None:
+        """Raises ConfigurationError unless the database can hold every character."""
+        async with self.reading() as connection:
+            await self.dialect.check_encoding(connection)
+
     async def migrate(self, *, reset: bool = False) -> Migrated:
         """Bring the database to this program's revision; with ``reset``, empty it first. Several may try at once."""
         async with self.migrating() as connection:
