@@ -508,11 +508,12 @@ async def test_whatever_is_asked_of_a_table_that_is_locked_for_long_is_busy(serv
     assert outages(entries) == [], "it is there, and answers"
 
 
+@pytest.mark.parametrize("pool", ["connection_limit=20", "connection_limit=2&pool_timeout=0.1"], ids=["wide", "narrow"])
 async def test_whatever_is_asked_of_a_table_that_is_locked_for_a_while_is_answered(
-    served: Database, monkeypatch: pytest.MonkeyPatch
+    served: Database, monkeypatch: pytest.MonkeyPatch, pool: str
 ) -> None:
     monkeypatch.setattr(dialect, "LONGEST_LOCK_WAIT", 0.1)
-    async with serving(served.url, pool_size=20) as client:
+    async with serving(f"{served.url}?{pool}") as client:
         await identify(client, "a@x.io")
         await identify(client, "b@x.io")
         async with locked(served):

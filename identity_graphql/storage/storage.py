@@ -19,7 +19,6 @@ from identity_graphql.domain.identifiers import Identifier, IdentifierKind
 from identity_graphql.domain.reconcile import Found
 from identity_graphql.domain.state import Ban, Bond, Pair, Withheld, bond
 from identity_graphql.errors import (
-    Busy,
     ConfigurationError,
     Conflict,
     DatabaseAway,
@@ -154,7 +153,7 @@ class Storage:
         try:
             yield
         except sa.exc.TimeoutError:
-            raise Busy("no connection became free") from None
+            raise Conflict("no connection became free") from None
         except (sa.exc.DBAPIError, OSError) as error:
             found = self._meaning(error)
             if unavailable := UNAVAILABLE.get(found.kind):
