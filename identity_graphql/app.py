@@ -68,6 +68,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Storage]:
 async def migrate(settings: Settings, *, reset: bool = False) -> Migrated:
     """Bring the database to this program's revision; with ``reset``, empty it first. Raises ConfigurationError."""
     async with _opened(settings) as storage:
+        await storage.check_encoding()
         return await storage.migrate(reset=reset)
 
 
@@ -93,6 +94,7 @@ async def prepare(settings: Settings) -> None:
 
 
 async def _prepare(settings: Settings, storage: Storage, service: IdentityService) -> None:
+    await storage.check_encoding()
     if not await storage.is_migrated():
         if not settings.auto_migrate:
             log.warning("database.not_migrated", hint="Run `identity-graphql migrate`; until then /ready answers 503.")

@@ -159,7 +159,8 @@ class Unexpected(IdentityError):
 
 
 class Conflict(Exception):
-    """Another writer was faster, or the database asked for a retry. Rolled back; look again."""
+    """Another writer was faster, the database asked for a retry, or no connection was free. Nothing was done; look
+    again."""
 
 
 class ConfigurationError(Exception):

@@ -31,6 +31,8 @@ def origins(text: str) -> tuple[str, ...]:
                 found.append(_origin(part.strip()))
             except ValueError as error:
                 raise ValueError(f"origin {position} {error}") from None
+    if text.strip() and not found:
+        raise ValueError(f"origin 1 is missing: {SHAPE}")
     return tuple(dict.fromkeys(found))
 
 

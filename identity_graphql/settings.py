@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -20,8 +21,17 @@ NEVER_EMPTY = {
 database as if it were yours, change the tables of one."""
 NEAR = 0.85
 """Names as similar as this are taken for misspelt: one letter that is missing, wrong or too many, or two swapped."""
-SOMEBODY_ELSES = frozenset({"aws_default_region", "database_user", "port0"})
-"""Names as similar as that, but well known to be something else's."""
+SOMEBODY_ELSES = frozenset({"aws_default_region", "database_user", "identity_graphql_port", "identity_port", "port0"})
+"""Names as similar as that, but well known to be something else's. Kubernetes sets `…_PORT` for a service."""
+GUESSED = {
+    "database_url": {"database_dsn", "db_uri", "db_url", "mariadb_url", "mysql_url", "pg_url", "postgres_uri"}
+    | {"postgres_url", "postgresql_url", "sqlalchemy_database_uri", "sqlalchemy_database_url", "sqlite_url"},
+    "cors_origins": {"allow_origins", "allowed_origins", "cors_allow_origins", "cors_allowed_origins"}
+    | {"cors_origin_whitelist"},
+}
+"""What others call a setting. Taken for it where it is not set itself, as they may be somebody else's then."""
+PREFIX = re.compile("^identity_(graphql_)?")
+"""Of a name that is guessed as well: the program's own."""
 
 
 class RestContract(StrEnum):
@@ -154,9 +164,15 @@ class Settings(BaseSettings):
     @classmethod
     def misspelt(cls) -> dict[str, str]:
         """Names in the environment and in `.env` that are no settings but look like one, and which."""
-        unknown = cls._given().keys() - cls.model_fields.keys() - SOMEBODY_ELSES
-        nearest = {name: difflib.get_close_matches(name, cls.model_fields, 1, NEAR) for name in sorted(unknown)}
-        return {name.upper(): found[0].upper() for name, found in nearest.items() if found}
+        given = cls._given()
+        missing = [name for name in cls.model_fields if name not in given]
+        guesses = {guess: name for name in missing for guess in (name, *GUESSED.get(name, ()))}
+        found = {}
+        for name in sorted(given.keys() - cls.model_fields.keys() - SOMEBODY_ELSES):
+            near = difflib.get_close_matches(name, cls.model_fields, 1, NEAR)
+            if meant := near[0] if near else guesses.get(PREFIX.sub("", name)):
+                found[name.upper()] = meant.upper()
+        return found
 
     @classmethod
     def _given(cls) -> dict[str, str | None]:

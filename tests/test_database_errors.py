@@ -4,6 +4,8 @@ that tells why."""
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -206,17 +208,27 @@ RAISING = {
     "postgresql": (
         "CREATE FUNCTION raising() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " RAISE EXCEPTION 'secret@x.io' USING ERRCODE = '{code}'; END $$",
-        "CREATE TRIGGER raising BEFORE INSERT ON contact FOR EACH ROW EXECUTE FUNCTION raising()",
+        "CREATE TRIGGER raising BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION raising()",
     ),
     "mariadb": (
-        "CREATE TRIGGER raising BEFORE INSERT ON contact FOR EACH ROW"
+        "CREATE TRIGGER raising BEFORE INSERT ON {table} FOR EACH ROW"
         " SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = 'secret@x.io'",
     ),
 }
 CALM = {
-    "postgresql": ("DROP TRIGGER raising ON contact", "DROP FUNCTION raising"),
+    "postgresql": ("DROP TRIGGER raising ON {table}", "DROP FUNCTION raising"),
     "mariadb": ("DROP TRIGGER raising",),
 }
+
+
+@asynccontextmanager
+async def raising(database: Database, code: str | int, table: str = "contact") -> AsyncIterator[None]:
+    """The server answers this code to whoever inserts into this table."""
+    await execute(database, *(s.replace("{code}", str(code)).replace("{table}", table) for s in RAISING[database.name]))
+    try:
+        yield
+    finally:
+        await execute(database, *(s.replace("{table}", table) for s in CALM[database.name]))
 
 
 @pytest.mark.parametrize(
@@ -240,15 +252,12 @@ async def test_what_the_database_cannot_do_is_503_and_told_once(
     database = await databases.get(name)
     with logged() as entries:
         async with serving(database.url) as client:
-            await execute(database, *(statement.replace("{code}", str(code)) for statement in RAISING[name]))
-            try:
+            async with raising(database, code):
                 for number in range(3):
                     response = await identify(client, f"{number}@x.io")
                     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
                     (error,) = await codes(client, f'mutation {{ identify(email: "{number}@x.io") {{ outcome }} }}')
                     assert error == "BUSY"
-            finally:
-                await execute(database, *CALM[name])
             assert (await identify(client, "a@x.io")).status_code == 200
 
     began, over = outages(entries)
@@ -259,16 +268,53 @@ async def test_what_the_database_cannot_do_is_503_and_told_once(
     assert [row["email"] for row in (await database.check())["contact"]] == ["a@x.io"]
 
 
+@pytest.mark.parametrize("table", ["contact", "identifier", "pair", "event"])
+@pytest.mark.parametrize(
+    ("name", "code"), [("postgresql", "53100"), ("postgresql", "42501"), ("mariadb", 1021), ("mariadb", 1142)]
+)
+async def test_where_a_write_was_refused_ready_is_503_until_one_is_possible_again(
+    databases: Databases, name: str, code: str | int, table: str
+) -> None:
+    database = await databases.get(name)
+    with logged() as entries:
+        async with serving(database.url) as client:
+            await client.post("/identify", json={"email": "known@x.io", "phoneNumber": "5550"})
+            async with raising(database, code, table):
+                assert (await client.get("/ready")).status_code == 200, "nobody has met it yet"
+                for number in range(3):
+                    await client.post("/identify", json={"email": f"{number}@x.io", "phoneNumber": f"555{number}1"})
+                    assert (await identify(client, "known@x.io")).status_code == 200
+                    await sentence(client)
+            assert (await client.get("/ready")).status_code == 200, "it finds out by itself, as nobody writes meanwhile"
+
+    (_, began), over = outages(entries)
+    assert began.split()[0] == str(code)
+    assert over == ("back",)
+    assert [path for path, _ in refusals(entries)] == ["/identify", "/ready"] * 3
+    rows = await database.check()
+    assert [row["email"] for row in rows["contact"]] == ["known@x.io"], "what was tried is not there"
+    assert [row["email"] for row in rows["event"]] == ["known@x.io"]
+
+
+async def test_a_table_that_is_missing_is_not_ready_until_it_is_there(altered: Database) -> None:
+    with logged() as entries:
+        async with serving(altered.url) as client:
+            await execute(altered, "ALTER TABLE withheld_pair RENAME TO aside")
+            for _ in range(2):
+                assert "not migrated" in await sentence(client, "/identify")
+                assert "not migrated" in await sentence(client)
+            await execute(altered, "ALTER TABLE aside RENAME TO withheld_pair")
+            assert (await client.get("/ready")).status_code == 200
+
+    assert [told[0] for told in outages(entries)] == ["not migrated", "back"]
+
+
 async def test_an_item_of_many_that_is_refused_is_in_the_log_as_well(databases: Databases) -> None:
     database = await databases.get("postgresql")
     query = 'mutation { identifyMany(items: [{email: "a@x.io"}]) { error { code } } }'
     with logged() as entries:
-        async with serving(database.url) as client:
-            await execute(database, *(statement.replace("{code}", "53100") for statement in RAISING["postgresql"]))
-            try:
-                answer = (await client.post("/graphql", json={"query": query})).json()
-            finally:
-                await execute(database, *CALM["postgresql"])
+        async with serving(database.url) as client, raising(database, "53100"):
+            answer = (await client.post("/graphql", json={"query": query})).json()
 
     assert answer["data"]["identifyMany"] == [{"error": {"code": "BUSY"}}]
     assert refusals(entries) == [("/graphql", "53100 disk full")]
@@ -293,6 +339,26 @@ async def test_a_full_disk_under_sqlite_is_503_and_reads_go_on(
             assert (await identify(client, long(number))).status_code == 200
 
     assert outages(entries) == [("unwritable", "SQLITE_FULL disk full"), ("back",)]
+
+
+async def test_sqlite_on_a_disk_that_is_full_is_not_ready_until_there_is_room(sqlite: Database) -> None:
+    wal = f"{sqlite.url.removeprefix('sqlite:///')}-wal"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with logged() as entries:
+        async with serving(sqlite.url) as client:
+            assert (await identify(client, "a@x.io")).status_code == 200
+            resource.setrlimit(resource.RLIMIT_FSIZE, (os.stat(wal).st_size, hard))
+            try:
+                for _ in range(3):
+                    await sentence(client, "/identify")
+                    await sentence(client)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            before = await sqlite.dump()
+            assert (await client.get("/ready")).status_code == 200
+            assert await sqlite.dump() == before, "no number is lost either"
+
+    assert [told[0] for told in outages(entries)] == ["unwritable", "back"]
 
 
 # --- a database that lets nobody in any more ---
@@ -443,11 +509,12 @@ async def test_whatever_is_asked_of_a_table_that_is_locked_for_long_is_busy(serv
     assert outages(entries) == [], "it is there, and answers"
 
 
+@pytest.mark.parametrize("pool", ["connection_limit=20", "connection_limit=2&pool_timeout=0.1"], ids=["wide", "narrow"])
 async def test_whatever_is_asked_of_a_table_that_is_locked_for_a_while_is_answered(
-    served: Database, monkeypatch: pytest.MonkeyPatch
+    served: Database, monkeypatch: pytest.MonkeyPatch, pool: str
 ) -> None:
     monkeypatch.setattr(dialect, "LONGEST_LOCK_WAIT", 0.1)
-    async with serving(served.url, pool_size=20) as client:
+    async with serving(f"{served.url}?{pool}") as client:
         await identify(client, "a@x.io")
         await identify(client, "b@x.io")
         async with locked(served):

@@ -33,7 +33,7 @@ def test_every_class_of_postgresqls_list_is_in_the_table() -> None:
 @pytest.mark.parametrize(
     ("kind", "states"),
     [
-        (ErrorClass.RETRY, "40001 40P01 55P03 57014"),
+        (ErrorClass.RETRY, "40001 40P01 55P03 57014 72000"),
         (ErrorClass.AWAY, "08000 08001 08003 08006 08P01 25P03 26000 42P05 57P01 57P02 57P03 57P05"),
         (ErrorClass.UNWRITABLE, "25006 53100"),
         (ErrorClass.REFUSED, "28000 28P01 3D000 42501 53000 53200 53300 53400 55000 58000 58030 XX001 XX002"),

@@ -11,6 +11,7 @@ from identity_graphql.origins import origins
     ("given", "read"),
     [
         ("", ()),
+        ("  ", ()),
         ("*", ("*",)),
         ("https://shop.example", ("https://shop.example",)),
         ("https://shop.example, http://localhost:3000", ("https://shop.example", "http://localhost:3000")),
@@ -43,6 +44,8 @@ def test_an_origin_is_read_as_a_browser_sends_it(given: str, read: tuple[str, ..
         ('["https://shop.example"]', "without brackets and quotes"),
         ('"https://shop.example"', "without brackets and quotes"),
         ("'https://shop.example'", "without brackets and quotes"),
+        (",", "origin 1 is missing"),
+        (" , ,", "origin 1 is missing"),
         ("shop.example", "origin 1 lacks http:// or https://"),
         ("shop.example:8080", "origin 1 lacks http:// or https://"),
         ("//shop.example", "origin 1 lacks http:// or https://"),

@@ -264,10 +264,12 @@ def test_that_it_can_be_read_does_not_end_what_forbids_to_write(told: Told, erro
     for _ in range(3):
         told.outage.failed(error)
         told.outage.answered()
+        assert told.outage.until_written
     assert told() == [(error.state, error.cause)]
 
     told.outage.answered(wrote=True)
     assert told() == [("back",)]
+    assert not told.outage.until_written
 
 
 def test_what_is_another_trouble_is_told_beside_the_first(told: Told) -> None:

@@ -10,14 +10,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import pytest
+import sqlalchemy as sa
 
-from identity_graphql.app import prepare
+from identity_graphql.app import migrate, prepare
 from identity_graphql.errors import ConfigurationError, DatabaseAway
 from identity_graphql.storage import Storage, mysql, postgresql
 from identity_graphql.storage.address import Address
-from tests.support.databases import Databases
+from tests.support.databases import Database, Databases
 from tests.support.servers import Server, guarded
-from tests.support.serving import settings_for
+from tests.support.serving import serving, settings_for
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -114,6 +115,44 @@ async def test_what_mariadb_refuses(databases: Databases, prepared: tuple[str, .
     with made(server, prepared):
         said = await told("mysql://" + url.format(at=f"127.0.0.1:{server.port}"))
     assert_says(said, says)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+@pytest.mark.parametrize("auto_migrate", [True, False])
+async def test_a_database_that_cannot_hold_every_character_is_refused(
+    server: Server, encoding: str, auto_migrate: bool
+) -> None:
+    server.query(f"CREATE DATABASE narrow ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    settings = settings_for(server.url("narrow"), auto_migrate=auto_migrate)
+    for start in (prepare, migrate):
+        with pytest.raises(ConfigurationError) as told:
+            await start(settings)
+        assert_says(str(told.value), f"encoding {encoding}.*must be UTF8.*CREATE DATABASE identity ENCODING 'UTF8'")
+    assert server.query("SELECT count(*) FROM pg_stat_activity WHERE datname = 'narrow'") == [(0,)]
+    server.query("DROP DATABASE narrow")
+
+
+async def test_on_mariadb_the_encoding_of_the_database_does_not_matter(databases: Databases) -> None:
+    server = databases.server("mariadb")
+    server.query("CREATE DATABASE narrow CHARACTER SET latin1")
+    async with serving(server.url("narrow")) as client:
+        answer = await client.post("/identify", json={"email": "\u0436@x.io"})
+    server.query("DROP DATABASE narrow")
+    assert answer.json()["contact"]["emails"] == ["\u0436@x.io"]
+
+
+@pytest.mark.parametrize("auto_migrate", [True, False])
+async def test_a_table_of_revisions_that_is_another_programs_is_told_to_be_so(
+    unmigrated: Database, auto_migrate: bool
+) -> None:
+    storage = unmigrated.open(size=1)
+    async with storage.transaction() as connection:
+        await connection.execute(sa.text("CREATE TABLE alembic_version (id INTEGER)"))
+    await storage.close()
+    for start in (prepare, migrate):
+        with pytest.raises(ConfigurationError) as told:
+            await start(settings_for(unmigrated.url, auto_migrate=auto_migrate))
+        assert_says(str(told.value), r"version_num.*Use another database or, on PostgreSQL, a schema of its own")
 
 
 @asynccontextmanager

@@ -47,8 +47,11 @@ EXAMPLES = {
 }
 
 
-def document(contract: rest.Contract) -> dict[str, Any]:
-    """OpenAPI 3.1 for `POST /identify` and `/lookup` under this contract, and for the health checks."""
+def document(contract: rest.Contract, root: str = ".") -> dict[str, Any]:
+    """OpenAPI 3.1 for `POST /identify` and `/lookup` under this contract, and for the health checks.
+
+    ``root``: where the service is, seen from the document: in its folder, right below any path of a proxy.
+    """
     types = [contract.answer, contract.health, rest.Live, rest.Ready, rest.ErrorAnswer]
     _, schemas = msgspec.json.schema_components(types, ref_template=REFERENCE)
     return {
@@ -60,7 +63,7 @@ def document(contract: rest.Contract) -> dict[str, Any]:
             "with everything known about them. GraphQL is at `/graphql`.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "."}],  # the folder of this document: right below any path of a proxy
+        "servers": [{"url": root}],
         "paths": {
             "/identify": {"post": _identify(contract)},
             "/lookup": {"post": _lookup(contract)},

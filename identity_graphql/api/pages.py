@@ -59,7 +59,7 @@ _REDOC = """<redoc spec-url="${root}openapi.json"></redoc>
 def routes(contract: rest.Contract) -> list[Route]:
     """`/`, `/docs`, `/redoc` and `/openapi.json`."""
     places = "".join(f'<dt><a href="{path[1:]}">{path}</a></dt><dd>{text}</dd>' for path, text in PLACES)
-    description = orjson.dumps(openapi.document(contract))
+    descriptions = {root: orjson.dumps(openapi.document(contract, root)) for root in (".", "..")}
     home = _page("identity_graphql", _HOME, places=places)
     listing = orjson.dumps({"identify": "POST /identify", "lookup": "POST /lookup", **dict(PLACES)})
 
@@ -69,7 +69,7 @@ def routes(contract: rest.Contract) -> list[Route]:
         return Response(listing, media_type="application/json")
 
     async def document(request: Request) -> Response:
-        return Response(description, media_type="application/json")
+        return Response(descriptions[".." if _is_folder(request) else "."], media_type="application/json")
 
     return [
         Route("/", root),
@@ -84,9 +84,15 @@ def _documentation(content: str) -> Callable[[Request], Awaitable[Response]]:
     beside, below = (_page("identity_graphql: REST", content, root=root) for root in ("", "../"))
 
     async def page(request: Request) -> Response:
-        return HTMLResponse(below if request.scope["path"].endswith("/") else beside)
+        return HTMLResponse(below if _is_folder(request) else beside)
 
     return page
+
+
+def _is_folder(request: Request) -> bool:
+    """Whether what is relative begins at the path itself, and not at the one above it."""
+    path: str = request.scope["path"]
+    return path.endswith("/")
 
 
 def _page(title: str, content: str, **values: str) -> str:

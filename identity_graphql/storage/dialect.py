@@ -75,6 +75,9 @@ class Dialect(Protocol):
     def classify_error(self, error: BaseException) -> Meaning:
         """What an error of this database's driver means."""
 
+    async def check_encoding(self, connection: AsyncConnection) -> None:
+        """Raises ConfigurationError unless the database can hold every character."""
+
     async def write(self, connection: AsyncConnection, plan: Plan) -> Numbers:
         """Write a plan in the transaction of this connection, in the order of `writes`, and answer as it does."""
 

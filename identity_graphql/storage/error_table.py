@@ -74,6 +74,7 @@ POSTGRESQL = ErrorTable[str](
             "40P01": "deadlock detected",
             "55P03": "lock not available",  # within lock_timeout
             "57014": "query canceled",  # by statement_timeout, or by hand
+            "72": "snapshot too old",  # of a long read, beside old_snapshot_threshold
         },
         ErrorClass.DUPLICATE: {"23505": "unique violation"},
         ErrorClass.AWAY: {
@@ -138,7 +139,6 @@ POSTGRESQL = ErrorTable[str](
             "42": "syntax error or access rule violation",
             "44": "WITH CHECK OPTION violation",
             "54": "program limit exceeded",
-            "72": "snapshot too old",
             "HV": "foreign data wrapper error",
             "P0": "PL/pgSQL error",
             "XX": "internal error",

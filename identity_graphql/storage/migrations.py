@@ -46,7 +46,7 @@ def upgrade(connection: sa.Connection, *, reset: bool = False) -> Migrated:
     """
     config = configuration()
     config.attributes["connection"] = connection
-    found = _ours(MigrationContext.configure(connection).get_current_revision())
+    found = _revision(connection)
     if found is not None and found not in _known():
         if reset:
             raise ConfigurationError(
@@ -82,7 +82,7 @@ def head() -> str:
 
 async def revision(connection: AsyncConnection) -> str | None:
     """The database's revision; None if it was never migrated. Raises ConfigurationError if it is another program's."""
-    return _ours(await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision()))
+    return await connection.run_sync(_revision)
 
 
 def is_older(found: str | None) -> bool:
@@ -103,14 +103,17 @@ def check(found: str | None) -> None:
         )
 
 
-def _ours(found: str | None) -> str | None:
+def _revision(connection: sa.Connection) -> str | None:
     """The revision, unless another program that uses Alembic made it: ours are numbers of four digits."""
-    if found is not None and not re.fullmatch("[0-9]{4}", found):
+    found = MigrationContext.configure(connection).get_current_heads()
+    if not found:
+        return None
+    if len(found) > 1 or not re.fullmatch("[0-9]{4}", str(found[0])):
         raise ConfigurationError(
-            f"The table alembic_version in this database is another program's (its revision is {found}). "
-            f"{ANOTHER_PLACE}"
+            f"The table alembic_version in this database is another program's (its revision is "
+            f"{', '.join(map(str, found))}). {ANOTHER_PLACE}"
         )
-    return found
+    return found[0]
 
 
 @cache

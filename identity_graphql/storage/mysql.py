@@ -71,6 +71,9 @@ class MySQL:
         kind = ErrorClass.AWAY if isinstance(origin, asyncmy.errors.InternalError) else ErrorClass.OURS
         return Meaning(kind, type(origin).__name__)
 
+    async def check_encoding(self, connection: AsyncConnection) -> None:
+        pass  # the tables and the connections have their own, whatever that of the database is: utf8mb4
+
     async def write(self, connection: AsyncConnection, plan: Plan) -> Numbers:
         return await write(connection, plan, insert_numbered=self.insert_numbered, classify_error=self.classify_error)
 

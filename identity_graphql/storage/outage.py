@@ -25,6 +25,11 @@ class Outage:
         self._began = 0.0
         self._states: set[str] = set()
 
+    @property
+    def until_written(self) -> bool:
+        """Whether there is one that only something written ends."""
+        return not self._states <= ENDED_BY_ANY_ANSWER
+
     def failed(self, error: DatabaseUnavailable) -> None:
         """A request was refused because of this."""
         self._tell(error.state, error.cause)
@@ -38,7 +43,7 @@ class Outage:
     def answered(self, *, wrote: bool = False) -> None:
         """The database answered; ``wrote``: something was written."""
         self._answered = self._clock()
-        if self._states and (wrote or self._states <= ENDED_BY_ANY_ANSWER):
+        if self._states and (wrote or not self.until_written):
             self._states.clear()
             log.info("database.back", seconds=round(self._answered - self._began, 1))
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from identity_graphql.domain.contacts import PROVISIONAL
 from identity_graphql.domain.reconcile import Numbers, Plan
-from identity_graphql.errors import Conflict
+from identity_graphql.errors import ConfigurationError, Conflict
 from identity_graphql.storage import tables
 from identity_graphql.storage.address import Address
 from identity_graphql.storage.dialect import CONNECT_TIMEOUT, Engines, Pool
@@ -43,6 +43,7 @@ PLANNING = {
     "enable_indexonlyscan": "off",
 }
 FULL_SCANS = sa.text("SELECT set_config('enable_seqscan', 'on', true), set_config('enable_indexonlyscan', 'on', true)")
+ENCODING = sa.text("SELECT current_setting('server_encoding')")
 NO_TIMEOUT = sa.text("SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true)")
 MIGRATION_LOCK = 0x1DE7717  # any number that nobody else uses
 
@@ -84,6 +85,15 @@ class PostgreSQL:
         if found.kind is ErrorClass.DUPLICATE and table not in (tables.identifier.name, tables.pair.name):
             return Meaning(ErrorClass.OURS, found.name)
         return found
+
+    async def check_encoding(self, connection: AsyncConnection) -> None:
+        encoding = (await connection.execute(ENCODING)).scalar_one()
+        if encoding != "UTF8":
+            raise ConfigurationError(
+                f"The database has the encoding {encoding}, which cannot hold every email: it must be UTF8. Make "
+                "another one, with CREATE DATABASE identity ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0, and name it "
+                "in DATABASE_URL."
+            )
 
     async def write(self, connection: AsyncConnection, plan: Plan) -> Numbers:
         """All of it in one statement: the round trips between seven cost more than their work (decision 0011).

@@ -79,6 +79,9 @@ class SQLite:
         family = code & 0xFF  # BUSY_SNAPSHOT and the like are kinds of BUSY
         return SQLITE.meaning(code, family, called=getattr(origin, "sqlite_errorname", None))
 
+    async def check_encoding(self, connection: AsyncConnection) -> None:
+        pass  # UTF-8 or UTF-16: it knows no other
+
     async def write(self, connection: AsyncConnection, plan: Plan) -> Numbers:
         return await write(connection, plan, insert_numbered=self.insert_numbered, classify_error=self.classify_error)
 

@@ -46,6 +46,7 @@ ADVICE: Mapping[object, str] = {
     "28P01": _PASSWORD,
     "3D000": _NO_DATABASE,
     "42501": _PERMISSION,
+    "42703": ANOTHER_PLACE,  # it reads first its table alembic_version: of that name, but not its own
     "42P07": ANOTHER_PLACE,
     "42710": ANOTHER_PLACE,
     "53100": _DISK_FULL,
@@ -59,6 +60,7 @@ ADVICE: Mapping[object, str] = {
     1049: _NO_DATABASE,
     1050: ANOTHER_PLACE,
     1053: _STARTING,
+    1054: ANOTHER_PLACE,
     1061: ANOTHER_PLACE,
     1114: _DISK_FULL,
     1129: "The server has blocked this host after many errors: FLUSH HOSTS.",
@@ -77,6 +79,7 @@ ADVICE: Mapping[object, str] = {
     3118: "Unlock the account: ALTER USER ... ACCOUNT UNLOCK.",
     3159: "The server asks for TLS: add ?sslmode=require at the end of DATABASE_URL.",
     4151: "Unlock the account: ALTER USER ... ACCOUNT UNLOCK.",
+    sqlite3.SQLITE_ERROR: ANOTHER_PLACE,
     sqlite3.SQLITE_FULL: _DISK_FULL,
 }
 _FILE = "The file must be a database, in a folder that exists and that this user may write to."

@@ -19,7 +19,6 @@ from identity_graphql.domain.identifiers import Identifier
 from identity_graphql.domain.reconcile import Found
 from identity_graphql.domain.state import Ban, Bond, Pair, Withheld, bond
 from identity_graphql.errors import (
-    Busy,
     ConfigurationError,
     Conflict,
     DatabaseAway,
@@ -40,6 +39,7 @@ from identity_graphql.storage.outage import Outage
 from identity_graphql.storage.postgresql import PostgreSQL
 from identity_graphql.storage.sqlite import SQLite
 from identity_graphql.storage.table_scan import TableScan
+from identity_graphql.storage.trial import try_to_write
 
 DIALECTS: Mapping[Backend, type[Dialect]] = {
     Backend.POSTGRESQL: PostgreSQL,
@@ -153,7 +153,7 @@ class Storage:
         try:
             yield
         except sa.exc.TimeoutError:
-            raise Busy("no connection became free") from None
+            raise Conflict("no connection became free") from None
         except (sa.exc.DBAPIError, OSError) as error:
             found = self._meaning(error)
             if unavailable := UNAVAILABLE.get(found.kind):
@@ -319,6 +319,11 @@ class Storage:
                     await connection.execute(sa.schema.CreateSchema(schema))
                 yield connection
 
+    async def check_encoding(self) -> None:
+        """Raises ConfigurationError unless the database can hold every character."""
+        async with self.reading() as connection:
+            await self.dialect.check_encoding(connection)
+
     async def migrate(self, *, reset: bool = False) -> Migrated:
         """Bring the database to this program's revision; with ``reset``, empty it first. Several may try at once."""
         async with self.migrating() as connection:
@@ -330,7 +335,12 @@ class Storage:
             return not migrations.is_older(await migrations.revision(connection))
 
     async def check_ready(self) -> None:
-        """Raises DatabaseUnavailable unless the database can be read and written to as this program does."""
+        """Raises DatabaseUnavailable unless the database can be read and written to as this program does.
+
+        It is asked whether it may be written to, which costs nothing. That says little once a write was refused: then
+        one is tried, as nobody else may come to do so while this says that it is not ready.
+        """
+        refused = self.outage.until_written
         async with self.transaction() as connection:
             try:
                 older = migrations.is_older(await migrations.revision(connection))
@@ -338,8 +348,11 @@ class Storage:
                 older = True
             if older:
                 raise DatabaseNotMigrated("not this program's revision")
-            await connection.execute(statements.WRITE_NOTHING)
-        self.outage.answered(wrote=True)
+            if refused:
+                await try_to_write(self.dialect, connection)
+            else:
+                await connection.execute(statements.WRITE_NOTHING)
+        self.outage.answered(wrote=refused)
 
     async def check_revision(self) -> None:
         """Raises ConfigurationError unless the database has exactly this program's revision."""
