@@ -37,7 +37,36 @@ ZERO_WIDTH = "".join(
 SEPARATORS = "".join(
     char for char in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(char) in {"Zs", "Zl", "Zp"}
 )
-BLANKS = "\t\n\r" + SEPARATORS + ZERO_WIDTH
+NOTHING_TO_SEE = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"  # printable all the same, by their categories
+BLANKS = "\t\n\r" + SEPARATORS + ZERO_WIDTH + NOTHING_TO_SEE
+VARIATION_SELECTORS = [
+    chr(code)
+    for first, last in ((0x180B, 0x180D), (0x180F, 0x180F), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
+    for code in range(first, last + 1)
+]
+IGNORABLE = [  # Default_Ignorable_Code_Point, as DerivedCoreProperties.txt of Unicode 16 has it
+    chr(code)
+    for first, last in (
+        (0x00AD, 0x00AD),
+        (0x034F, 0x034F),
+        (0x061C, 0x061C),
+        (0x115F, 0x1160),
+        (0x17B4, 0x17B5),
+        (0x180B, 0x180F),
+        (0x200B, 0x200F),
+        (0x202A, 0x202E),
+        (0x2060, 0x206F),
+        (0x3164, 0x3164),
+        (0xFE00, 0xFE0F),
+        (0xFEFF, 0xFEFF),
+        (0xFFA0, 0xFFA0),
+        (0xFFF0, 0xFFF8),
+        (0x1BCA0, 0x1BCA3),
+        (0x1D173, 0x1D17A),
+        (0xE0000, 0xE0FFF),
+    )
+    for code in range(first, last + 1)
+]
 CONTROLS = "".join(char for char in map(chr, range(256)) if unicodedata.category(char) == "Cc" and char not in "\t\n\r")
 
 
@@ -196,7 +225,6 @@ def test_the_longest_texts_are_judged_at_once(text: str) -> None:
         pytest.param("a@" + "b" * 63 + ".de", "a@" + "b" * 63 + ".de", id="label of 63"),
         pytest.param("a@xn--bcher-kva.example", "a@xn--bcher-kva.example", id="encoded domain"),
         pytest.param("a@XN--BCHER-KVA.example", "a@xn--bcher-kva.example", id="encoded domain in capitals"),
-        pytest.param("a@exam\u00adple.com", "a@example.com", id="soft hyphen in the domain"),
         pytest.param("a@B.DE.", "a@b.de", id="dot of the root"),
         pytest.param("a@localhost.", "a@localhost", id="dot of the root behind one label"),
         pytest.param("a@b\u00fccher.example.", "a@xn--bcher-kva.example", id="dot behind an international domain"),
@@ -206,7 +234,11 @@ def test_the_longest_texts_are_judged_at_once(text: str) -> None:
         pytest.param(" < john@example.com\u00a0> ", "john@example.com", id="blanks and angle brackets"),
         pytest.param("mailto:john@example.com", "john@example.com", id="mailto"),
         pytest.param("MailTo: john@example.com", "john@example.com", id="mailto and a blank"),
-        pytest.param("<mailto:john@example.com.>", "john@example.com", id="everything that is repaired"),
+        pytest.param("mailto://john@example.com", "john@example.com", id="mailto and two slashes"),
+        pytest.param("mailto:/john@example.com", "/john@example.com", id="mailto and one slash"),
+        pytest.param("//john@example.com", "//john@example.com", id="two slashes"),
+        pytest.param("<MAILTO://john@example.com.>", "john@example.com", id="everything that is repaired"),
+        pytest.param("_john_@my_host", "_john_@my_host", id="underscores that are no markup"),
         pytest.param("\uff1cjohn@b\u00fccher.example\uff1e", "john@xn--bcher-kva.example", id="full-width brackets"),
         pytest.param(
             "\uff34\uff41\uff52\uff4f\uff20\uff45\uff58\uff0e\uff4a\uff50", "taro@ex.jp", id="all of it full-width"
@@ -218,6 +250,10 @@ def test_the_longest_texts_are_judged_at_once(text: str) -> None:
         pytest.param(".a..b.@docomo.example", ".a..b.@docomo.example", id="dots as Japanese carriers gave them out"),
         pytest.param("\u7528\u6237@\u4f8b\u5b50.\u6d4b\u8bd5", "\u7528\u6237@xn--fsqu00a.xn--0zwm56d", id="Chinese"),
         pytest.param("\U0001f600@x.de", "\U0001f600@x.de", id="emoji before the @"),
+        pytest.param("\u2764\ufe0f@x.de", "\u2764@x.de", id="emoji as a keyboard sends it"),
+        pytest.param("\U0001f44d\U0001f3fd@x.de", "\U0001f44d\U0001f3fd@x.de", id="emoji of a visible colour"),
+        pytest.param("\u845b\U000e0100@x.jp", "\u845b@x.jp", id="name in the form that its bearer prefers"),
+        pytest.param("e\ufe0f\u0301@x.de", "\u00e9@x.de", id="accent behind a variation selector"),
         pytest.param("Jose\u0301@x.es", "jos\u00e9@x.es", id="decomposed"),
         pytest.param("JOS\u00c9@x.es", "jos\u00e9@x.es", id="composed capital"),
         pytest.param("\u212aarl@x.de", "karl@x.de", id="Kelvin sign"),
@@ -300,7 +336,15 @@ def test_an_email_is_normalised(given: str, expected: str) -> None:
         pytest.param("a@" + "\u00fc" * 64 + ".de", "international domain", id="long label"),
         pytest.param("a@b\uff20\u00fc.de", "exactly one @", id="two, one of them full-width"),
         pytest.param("a@\u2100\u00fc.de", "international domain", id="maps to a slash"),
-        pytest.param("a@\u00ad", "between its dots", id="nothing left"),
+        pytest.param("a@exam\u00adple.com", "invisible", id="soft hyphen in the domain"),
+        pytest.param("a@\u00ad", "invisible", id="only a soft hyphen"),
+        pytest.param("_john@example.com_", "no _ at the end of all", id="markup"),
+        pytest.param("__john@example.com__.", "no _ at the end of all", id="stronger markup and a dot"),
+        pytest.param("_john@b\u00fccher.example_", "no _ at the end of all", id="markup and an international domain"),
+        pytest.param("john@localhost_", "no _ at the end of all", id="underscore behind one label"),
+        pytest.param("\U0001f468\u200d\U0001f469@x.de", "invisible", id="emoji that is joined of several"),
+        pytest.param("a@m\u00fcnchen_x.de", "international domain", id="underscore in an international label"),
+        pytest.param("a@\u00e4b--c.com", "international domain", id="two hyphens in an international label"),
         pytest.param("a@\u0627b.de", "international domain", id="mixed directions"),
     ],
 )
@@ -316,6 +360,17 @@ def test_no_blank_is_allowed_inside_an_email(blank: str) -> None:
     for email in (f"a{blank}b@c", f"a@b{blank}c"):
         with pytest.raises(InvalidInput, match="blanks"):
             PLAIN.email(email)
+
+
+def test_what_cannot_be_seen_makes_no_other_email_on_either_side_of_the_at() -> None:
+    assert set(VARIATION_SELECTORS) < set(IGNORABLE)
+    for char in [*IGNORABLE, "\u2800"]:
+        for text in (f"a{char}b@x.io", f"ab@x{char}.io"):
+            if char in VARIATION_SELECTORS:
+                assert PLAIN.email(text) == text.replace(char, ""), ascii(text)
+            else:
+                with pytest.raises(InvalidInput, match="invisible"):
+                    PLAIN.email(text)
 
 
 @pytest.mark.parametrize(
@@ -364,7 +419,17 @@ def test_every_single_character_in_an_email_normalises_to_a_fixed_point() -> Non
         pytest.param("555.0000", "555", id="digits, a dot and zeros"),
         pytest.param("202.555.0000", "2025550000", id="dots between groups"),
         pytest.param("01.23.45.67.00", "0123456700", id="French groups"),
-        pytest.param("202-555.0", "2025550", id="groups and a dot"),
+        pytest.param("202-555.0", "202555", id="groups, a dot and one zero"),
+        pytest.param("202.555.0", "202555", id="dots between groups, a dot and one zero"),
+        pytest.param("+91-9876543210.0", "+919876543210", id="spreadsheet with a calling code and a dash"),
+        pytest.param("98765-43210.0", "9876543210", id="spreadsheet with groups"),
+        pytest.param("(98765) 43210\uff0e0", "9876543210", id="spreadsheet with groups and a full-width dot"),
+        pytest.param("(98765-43210.0)", "9876543210", id="spreadsheet with groups in parentheses"),
+        pytest.param("(98765)-(43210).0", "9876543210", id="spreadsheet with a dot behind a parenthesis"),
+        pytest.param("98765-43210.0 x5.0", "9876543210;ext=5", id="spreadsheet with groups and extension"),
+        pytest.param("98765-43210.00", "987654321000", id="a group of two zeros"),
+        pytest.param("1234567.0000000", "1234567", id="as many zeros as digits"),
+        pytest.param("12345678901234.0000000", "12345678901234", id="many digits and zeros"),
         pytest.param("123.05", "12305", id="not only zeros behind the dot"),
         pytest.param(
             "\uff0b\uff14\uff19\uff08\uff10\uff09\uff13\uff10\uff0f\uff11\uff12", "+4903012", id="all full-width"
@@ -376,6 +441,18 @@ def test_every_single_character_in_an_email_normalises_to_a_fixed_point() -> Non
         pytest.param("+49 35771 / 1234567", "+49357711234567", id="area code behind the calling code"),
         pytest.param("0049 35771/1234567", "+49357711234567", id="area code behind 00 and the calling code"),
         pytest.param("555/123/4567", "5551234567", id="two slashes"),
+        pytest.param("0475/12/34/56", "0475123456", id="slashes between all groups"),
+        pytest.param("(0351) 123/4567", "03511234567", id="slash in a local number"),
+        pytest.param("+49 35771/12", "+493577112", id="calling code, area code, slash and a short number"),
+        pytest.param("0049 35771/12", "+493577112", id="00, calling code, area code, slash and a short number"),
+        pytest.param("+43 1 58801/12", "+4315880112", id="slash before an extension that is dialled through"),
+        pytest.param("9876543210/", "9876543210", id="slash behind"),
+        pytest.param("+4935771 1234567", "+49357711234567", id="7 and 7 digits, the calling code among them"),
+        pytest.param("00 4935771 1234567", "+49357711234567", id="the same with 00"),
+        pytest.param("9876543210-11", "987654321011", id="dash before what is dialled through"),
+        pytest.param("01 23 45 67 89", "0123456789", id="pairs of digits"),
+        pytest.param("555 0100 555 0101", "55501005550101", id="two numbers, or one in groups"),
+        pytest.param("5550100 x 5550101", "5550100;ext=5550101", id="extension as long as the number"),
         pytest.param("+1 (202) 555-01.23/4", "+120255501234", id="punctuation"),
         pytest.param("202\u00a0555\u200b01\n23", "2025550123", id="blanks inside"),
         pytest.param("-123", "123", id="dash in a text"),
@@ -425,8 +502,31 @@ def test_a_phone_number_is_normalised(given: str | int, expected: str) -> None:
         pytest.param(2**53 - 1, "3 to 15", id="integer of 16 digits"),
         pytest.param(float(2**53 - 1), "3 to 15", id="float of 16 digits"),
         pytest.param("9876543210 / 9876543211", "there are two", id="two numbers"),
-        pytest.param("9876543210\n9876543211", "3 to 15", id="two lines"),
+        pytest.param("9876543210\n9876543211", "there are two", id="two lines"),
         pytest.param("555-0100 / 555-0101", "there are two", id="two short numbers"),
+        pytest.param("9876543210/11", "there are two", id="last digits of a second number"),
+        pytest.param("98765 43210 / 11", "there are two", id="last digits behind groups"),
+        pytest.param("9876543210/1", "there are two", id="last digit of a second number"),
+        pytest.param("9876543210/211", "there are two", id="last three digits of a second number"),
+        pytest.param("9876543210//11", "there are two", id="two slashes and last digits"),
+        pytest.param("/9876543210/11", "there are two", id="slash in front and last digits"),
+        pytest.param("5550100/01/02", "there are two", id="last digits of a second and a third number"),
+        pytest.param("+91 98765 43210/11", "there are two", id="last digits behind +"),
+        pytest.param("0091 98765 43210/11", "there are two", id="last digits behind 00"),
+        pytest.param("5550100\u30fb11", "there are two", id="last digits behind a Japanese key"),
+        pytest.param("5550100 5550101", "there are two", id="blank"),
+        pytest.param("5550100\t5550101", "there are two", id="tab"),
+        pytest.param("5550100\u200b5550101", "there are two", id="zero-width space"),
+        pytest.param("5550100 5550101 x5", "there are two", id="blank, and an extension"),
+        pytest.param("5550100\r\n5550101", "there are two", id="two short lines"),
+        pytest.param("555 0100\n555 0101", "there are two", id="two lines of groups"),
+        pytest.param("555 0100\u2028555 0101", "there are two", id="two lines of groups in Unicode's way"),
+        pytest.param("555-0100 555-0101", "there are two", id="blank between groups"),
+        pytest.param("5550100 - 5550101", "there are two", id="dash and blanks"),
+        pytest.param("5550100-5550101", "there are two", id="dash"),
+        pytest.param("5550100.5550101", "there are two", id="dot"),
+        pytest.param("(5550100)(5550101)", "there are two", id="parentheses"),
+        pytest.param("+12025550123 +12025550124", "there are two", id="two with + and a blank"),
         pytest.param("5550100\uff0f5550101", "there are two", id="two numbers and a full-width slash"),
         pytest.param("5550100, 5550101", "one number", id="comma"),
         pytest.param("5550100; 5550101", "one number", id="semicolon"),
@@ -646,10 +746,11 @@ def test_the_version_names_the_rules_and_the_region() -> None:
     [
         (PLAIN, "1", ["9876543210.0", "15 digits", "mailto:", "by id", "0016", "of version 1."], ["set DEFAULT"]),
         (PLAIN, "1", ["Since version 1", "Since version 2"], []),
+        (PLAIN, "2", ["98765-43210.0", "two phone numbers", "mailto://", "cannot be seen", "a second time"], []),
         (
             PLAIN,
             "2",
-            ["Since version 2", "unknown", "-1", "nobody is stored", "0022", "of version 2."],
+            ["Since version 2", "unknown", "-1", "0022", "of version 2."],
             ["Since version 1"],
         ),
         (Normalisation("IN"), "1:IN", ["Since version 1", "of version 1."], ["as it was"]),

@@ -1,4 +1,4 @@
-"""Emails: from what people write to one form. The rules are numbered in decision 0016."""
+"""Emails: from what people write to one form. The rules are numbered in decision 0016, and amended in 0022."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ _LOCAL_PART = re.compile(rf"(?:{_ASCII_SIGN}|[^\x00-\x7f\ufffd])+")
 _ASCII_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _LABEL = re.compile(_ASCII_LABEL)
 
-_ASCII_EMAIL = re.compile(rf"{_ASCII_SIGN}+@{_ASCII_LABEL}(?:\.{_ASCII_LABEL})*")
+_ASCII_EMAIL = re.compile(rf"{_ASCII_SIGN}+@{_ASCII_LABEL}(?:\.{_ASCII_LABEL})*(?<!_)")
+
+_MAILTO = re.compile("^mailto:(?://)?")
 
 
 def normalised_email(text: str) -> str:
@@ -30,17 +32,15 @@ def normalised_email(text: str) -> str:
         return text
     if text.startswith("<") and text.endswith(">"):
         text = text[1:-1].strip(BLANKS)
-    text = text.removeprefix("mailto:").strip(BLANKS)
+    text = _MAILTO.sub("", text).strip(BLANKS)
 
-    if BLANK.search(text):
+    if BLANK.search(text) or not text.isprintable():
         raise ValueError("must not contain blanks or invisible characters")
     if "," in text or ";" in text:
         raise ValueError("must be one address, without a comma or semicolon in it or behind it")
     local_part, _, domain = text.partition("@")
     if not local_part or not domain or "@" in domain:
         raise ValueError("must have exactly one @, with something on both sides of it")
-    if not local_part.isprintable():
-        raise ValueError("must not contain blanks or invisible characters")
     if not _LOCAL_PART.fullmatch(local_part):
         raise ValueError("must have only letters, digits and .!#$%&'*+/=?^_`{|}~- before the @")
     email = f"{local_part}@{_ascii_domain(domain)}"
@@ -57,10 +57,10 @@ def _ascii_domain(domain: str) -> str:
         labels = [_ascii_label(label) for label in domain.removesuffix(".").split(".")]
     except UnicodeError:
         raise ValueError("has a domain that is not a valid international domain name") from None
-    if not all(map(_LABEL.fullmatch, labels)):
+    if not all(map(_LABEL.fullmatch, labels)) or labels[-1].endswith("_"):
         raise ValueError(
             "has a domain that cannot be one: between its dots must be 1 to 63 letters, digits, - or _, "
-            "with no - at either end"
+            "with no - at either end, and no _ at the end of all"
         )
     return ".".join(labels)
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from identity_graphql.domain.emails import normalised_email
 from identity_graphql.domain.phone_numbers import REGIONS, normalised_phone_number
-from identity_graphql.domain.text import BLANK, BLANKS, CONTROL, folded
+from identity_graphql.domain.text import BLANKS, CONTROL, folded
 from identity_graphql.errors import ConfigurationError, InvalidInput, Problem
 
 RULES = 3
@@ -21,8 +21,11 @@ CHANGES = {
     "DEFAULT_REGION, those with its calling code but no + in front are read as what they are; emails lose angle "
     "brackets, mailto: and a final dot; and phone numbers of more than 15 digits and emails that cannot be any are "
     "refused: who is stored under one is found by id only (docs/decisions/0016-normalisation-2.md).",
-    "2": "Since version 2, anonymous, unknown, invalid and -1 count as not given; they were refused, so that nobody is "
-    "stored under one (docs/decisions/0022-words-for-a-missing-value.md).",
+    "2": "Since version 2, anonymous, unknown, invalid and -1 count as not given; the .0 of phone numbers such as "
+    "98765-43210.0 is taken off; two phone numbers such as 5550100 5550101 or 9876543210/11 are refused; emails lose "
+    "the slashes of mailto:// and variation selectors, and are refused with other signs that cannot be seen or _ at "
+    "the end: who is stored as one of these was read can be stored a second time "
+    "(docs/decisions/0022-words-for-a-missing-value.md).",
 }
 """What was changed after each version of the rules, in their order."""
 
@@ -232,7 +235,7 @@ def _phone_number(given: object, region: str | None) -> str | Ignored | None:
         return text
 
     try:
-        number = normalised_phone_number(BLANK.sub("", text), region)
+        number = normalised_phone_number(text, region)
     except ValueError as error:
         raise _refused("phoneNumber", str(error)) from error
     return number or Ignored("phoneNumber", "phoneNumber has only zeros; it counts as not given")

@@ -1,6 +1,6 @@
 """Phone numbers: from what people write to one form, and to E.164 where a region is known.
 
-The rules are numbered in decision 0016.
+The rules are numbered in decision 0016, and amended in 0022.
 """
 
 from __future__ import annotations
@@ -8,8 +8,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Set
+from itertools import pairwise
 
 import phonenumbers
+
+from identity_graphql.domain.text import BLANK
 
 REGIONS: Set[str] = phonenumbers.SUPPORTED_REGIONS
 
@@ -19,6 +22,11 @@ _LONGEST_LOCAL_NUMBER = 6
 """So short a number without + may lack its area code; Germany's plan calls 919191 valid all the same."""
 
 _LONGEST_AREA_CODE = 6  # the national prefix included
+
+_LONGEST_CALLING_CODE = 3
+
+_LONGEST_ENDING = 3
+"""Of a second number of which only the last digits are written: 9876543210/11."""
 
 LIKE: Mapping[str, str] = {
     # Every dash of Unicode (Pd) but the wave dashes, which stand for a range; what is named a minus or a hyphen; and
@@ -42,8 +50,17 @@ _EXPONENT = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]*)?e[+-]?[0-9]+", re.IGNORECASE)
 
 _NUMBER_AND_EXTENSION = re.compile(r"([^0-9]*[^a-z;]*)(.*)", re.IGNORECASE | re.DOTALL)
 
-_WHOLE = re.compile(r"([^0-9]*[0-9]+)\.0+([^0-9]*)")
-"""A number as spreadsheets write it: digits in one run, a dot, zeros."""
+_DECIMALS = re.compile(r"(?:([0-9][)]?)\.0|^([^0-9]*[0-9]+)\.0+)(?=[^0-9]*$)")
+"""What spreadsheets write behind a number: a dot and one zero, which is no group; behind digits in one run, zeros."""
+
+_DIALLED = re.compile("^[^0-9+]*00")
+
+_NO_DIGITS = re.compile("[^0-9]+")
+
+_SLASH = re.compile("/")
+
+_SEPARATORS = (_SLASH, re.compile("[\n\r\u2028\u2029]"), BLANK, _NO_DIGITS)
+"""What may stand between two numbers, and between the groups of one."""
 
 _PHONE_NUMBER = re.compile(
     r"(?:tel:)?(?P<plus>\+?)(?P<digits>[0-9]*+)(?:(?:;ext=|ext(?:ension)?|x)(?P<extension>[0-9]{1,8}))?",
@@ -52,7 +69,7 @@ _PHONE_NUMBER = re.compile(
 
 
 def normalised_phone_number(text: str, region: str | None) -> str | None:
-    """Returns the phone number in a folded text without blanks; None if it has only zeros.
+    """Returns the phone number in a folded text; None if it has only zeros.
 
     Raises ValueError, which says what is wrong.
     """
@@ -81,14 +98,15 @@ def normalised_phone_number(text: str, region: str | None) -> str | None:
 def _without_punctuation(text: str) -> str:
     """What is left of the text without what separates digits or comes from a spreadsheet."""
     text = _plain(text).removeprefix("'")  # with it a spreadsheet marks a text
-    if _EXPONENT.fullmatch(text):
+    bare = BLANK.sub("", text)
+    if _EXPONENT.fullmatch(bare):
         raise ValueError("must not be in exponent notation, which loses digits: write all of them, or a JSON number")
-    match = _NUMBER_AND_EXTENSION.fullmatch(text)
-    assert match is not None, "it takes any text"
-    number, extension = map(_without_decimals, match.groups())
-    if _is_two_numbers(number):
-        raise ValueError("must be one number; there are two, with a slash between them")
-    return (number + extension).translate(_PUNCTUATION)
+    number, extension = map(_without_decimals, _number_and_extension(bare))
+    number = number.translate(_PUNCTUATION)
+    # Nearly all are too short to be two, and this look at them is enough.
+    if (len(number) > 2 * _LONGEST_AREA_CODE + 1 or "/" in text) and _is_two_numbers(_number_and_extension(text)[0]):
+        raise ValueError("must be one number; there are two")
+    return number + extension.translate(_PUNCTUATION)
 
 
 def _plain(text: str) -> str:
@@ -98,15 +116,43 @@ def _plain(text: str) -> str:
     return "".join(str(unicodedata.decimal(char, char)) for char in text.translate(_LIKE))
 
 
+def _number_and_extension(text: str) -> tuple[str, str]:
+    match = _NUMBER_AND_EXTENSION.fullmatch(text)
+    assert match is not None, "it takes any text"
+    return match[1], match[2]
+
+
 def _without_decimals(part: str) -> str:
-    match = _WHOLE.fullmatch(part)
-    return part if match is None else match[1] + match[2]
+    return _DECIMALS.sub(r"\1\2", part) if "." in part else part
 
 
 def _is_two_numbers(number: str) -> bool:
-    """Whether a slash stands between two numbers. In one number it follows the area code, which is never so long."""
-    first, _, second = (re.sub(r"[^0-9+]", "", part) for part in number.partition("/"))
-    return min(len(first), len(second)) > _LONGEST_AREA_CODE and not first.startswith(("+", "00"))
+    """Whether there are two numbers in it, or behind a slash the last digits of a second one."""
+    number = _DIALLED.sub("+", number)
+    return _has_two_long_groups(number) or _has_second_ending(number)
+
+
+def _has_two_long_groups(number: str) -> bool:
+    """In one number no two neighbours are both longer than an area code, whatever separates its groups."""
+    return any(
+        min(len(first), len(second)) > _LONGEST_AREA_CODE and second.strip("0")
+        for separator in _SEPARATORS
+        for first, second in pairwise(_groups(number, separator))
+    )
+
+
+def _has_second_ending(number: str) -> bool:
+    first, second, *_ = *_groups(number, _SLASH), "", ""
+    shortest = 2 if "+" in number else 1  # behind + a single digit counts as the last one of the number
+    return len(first) > _LONGEST_AREA_CODE and shortest <= len(second) <= _LONGEST_ENDING
+
+
+def _groups(number: str, separator: re.Pattern[str]) -> list[str]:
+    """The digits between the separators, behind + without as many as a calling code may have."""
+    groups = [group for group in (_NO_DIGITS.sub("", part) for part in separator.split(number)) if group]
+    if groups and "+" in number:
+        groups[0] = groups[0][_LONGEST_CALLING_CODE:]
+    return groups
 
 
 def _international(number: str, region: str) -> str:
