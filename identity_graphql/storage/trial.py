@@ -20,10 +20,10 @@ async def try_to_write(dialect: Dialect, connection: AsyncConnection) -> None:
     back the id and the event number that were drawn.
     """
     # As long as any, so that there is room for others as well; no email is without an @.
-    pair = (secrets.token_hex(127), secrets.token_hex(32))
-    details = Details(*pair, raw={})
+    details = Details(secrets.token_hex(127), secrets.token_hex(32), raw={})
+    assert details.pair
     async with connection.begin_nested() as savepoint:
         attempt = Attempt.on(dialect, connection)
-        found = await attempt.find(details.identifiers, [pair])
+        found = await attempt.find(details.identifiers, [details.pair])
         await attempt.apply(reconcile([Request(details, norm="")], found))
         await savepoint.rollback()
