@@ -35,8 +35,8 @@ READ = (
     f"cluster {{ evidence {{ nodes {NODE} edges {{ kind source target event }} }} }}",
     f"""cluster {{ bridges(first: 9) {{ edges {{ node {{
       kind source {NODE} target {NODE} event {{ {EVENT} }} partSizes parts }} }} }} }}""",
-    """cluster { bans { contactId otherId event actor } withheld { email phoneNumber standing withheldBy event
-      emailCluster { id size emails } phoneNumberCluster { id } } }""",
+    """cluster { bans { contactId otherId event actor } withheld { identifiers { kind value } standing withheldBy event
+      holders { id size emails } } }""",
 )
 
 
