@@ -446,6 +446,7 @@ def test_every_single_character_in_an_email_normalises_to_a_fixed_point() -> Non
         pytest.param("+49 35771/12", "+493577112", id="calling code, area code, slash and a short number"),
         pytest.param("0049 35771/12", "+493577112", id="00, calling code, area code, slash and a short number"),
         pytest.param("+43 1 58801/12", "+4315880112", id="slash before an extension that is dialled through"),
+        pytest.param("00 1 202 555 012/3", "+12025550123", id="00, and a slash before the last digit"),
         pytest.param("9876543210/", "9876543210", id="slash behind"),
         pytest.param("+4935771 1234567", "+49357711234567", id="7 and 7 digits, the calling code among them"),
         pytest.param("00 4935771 1234567", "+49357711234567", id="the same with 00"),

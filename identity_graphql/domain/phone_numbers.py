@@ -143,7 +143,7 @@ def _has_two_long_groups(number: str) -> bool:
 
 def _has_second_ending(number: str) -> bool:
     first, second, *_ = *_groups(number, _SLASH), "", ""
-    shortest = 2 if "+" in number else 1  # behind + a single digit counts as the last one of the number
+    shortest = 2 if "+" in number else 1  # behind +, a single digit counts as the last one of the number
     return len(first) > _LONGEST_AREA_CODE and shortest <= len(second) <= _LONGEST_ENDING
 
 
