@@ -208,7 +208,7 @@ def mariadb_faults(plan: sa.Row[Any]) -> Iterator[str]:
         yield f"{plan.type} of {plan.table} by {plan.key or 'nothing'}"
 
 
-KIND_ALONE = "66"  # bytes: sixteen characters of four, and their length
+KIND_ALONE = "130"  # bytes: thirty-two characters of four, and their length
 
 
 def sqlite_faults(plan: sa.Row[Any]) -> Iterator[str]:

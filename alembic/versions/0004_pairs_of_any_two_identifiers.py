@@ -53,15 +53,15 @@ def upgrade() -> None:
         with op.batch_alter_table(table) as batch:
             for name in ("kind", "other_kind"):
                 batch.alter_column(name, server_default=None, existing_type=key(32), existing_nullable=False)
-            batch.create_primary_key(op.f(f"pk_{table}"), ["kind", "value", "other_kind", "other_value"])
-    op.create_index(op.f("ix_withheld_pair_other_kind_other_value"), "withheld_pair", ["other_kind", "other_value"])
+            batch.create_primary_key(op.f(f"pk_{table}"), ["value", "kind", "other_value", "other_kind"])
+    op.create_index(op.f("ix_withheld_pair_other_value"), "withheld_pair", ["other_value"])
     rewrite_verbs(upgraded)
 
 
 def downgrade() -> None:
     lock()
     rewrite_verbs(downgraded)
-    op.drop_index(op.f("ix_withheld_pair_other_kind_other_value"), "withheld_pair")
+    op.drop_index(op.f("ix_withheld_pair_other_value"), "withheld_pair")
     for table in PAIRS:
         with op.batch_alter_table(table) as batch:
             batch.drop_constraint(op.f(f"pk_{table}"), type_="primary")

@@ -71,7 +71,8 @@ def pair_key(pair: Pair) -> tuple[str, str, str, str]:
 
 def key_of(table: sa.Table, row: Sequence[Any]) -> dict[str, Any]:
     """Returns the key of a row as the parameters of a statement about it."""
-    return {f"of_{column.name}": part for column, part in zip(table.primary_key, row, strict=False)}
+    keys = (column for column in table.columns if column.primary_key)
+    return {f"of_{column.name}": part for column, part in zip(keys, row, strict=False)}
 
 
 def claims(plan: Plan) -> list[tuple[str, str, int]]:

@@ -269,7 +269,7 @@ WITH swap AS (
   ON CONFLICT DO NOTHING
 ), believed AS (
   DELETE FROM withheld_pair USING logged
-  WHERE withheld_pair.kind = 'email' AND withheld_pair.value = ANY (CAST(:event_email AS text[]))
+  WHERE withheld_pair.kind || '' = 'email' AND withheld_pair.value = ANY (CAST(:event_email AS text[]))
     AND withheld_pair.value || '' = logged.email AND withheld_pair.other_kind || '' = 'phone_number'
     AND withheld_pair.other_value || '' = logged.phone_number AND NOT logged.withheld
 )
