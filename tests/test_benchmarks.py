@@ -133,7 +133,7 @@ def test_a_table_replaces_its_predecessor_and_leaves_the_others(
     assert "row" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("measured", [cold.cold, cold.cold_pooled])
+@pytest.mark.parametrize("measured", [cold.cold, pytest.param(cold.cold_pooled, marks=pytest.mark.long)])
 async def test_a_database_without_statistics_is_measured_beside_one_that_was_analysed(
     tmp_path: Path, measured: Callable[..., Awaitable[report.Table]]
 ) -> None:
