@@ -581,3 +581,17 @@ async def test_who_was_deleted_and_comes_back_is_as_free_as_before(steward: Stew
 
     assert [[1], *await steward.clusters()] == [[1], *(cluster for cluster in before if cluster != [3])]
     assert await bans(steward) == {(1, 2): 4}
+
+
+async def test_what_is_withheld_within_one_customer_is_evidence(steward: Steward) -> None:
+    """Nothing withholds it any more, and nothing waits for a decision."""
+    await steward.requests((A, "111"), (B, "111"))
+    await steward.split(2)
+    assert await withheld(steward, (B, "111")) == [True]
+
+    result = await steward.delete(1)
+
+    assert [pair for pair, *_ in result.changes.withheld] == [pair_of(B, "111")]
+    assert await steward.storage.page_of_withheld(after=0, limit=9) == []
+    assert await steward.identifiers() == [{B, "111"}]
+    await steward.restore(1)

@@ -162,6 +162,7 @@ def judge_again(
         ones, others = bans.customers_of(state, here), bans.customers_of(state, there)
         twos = {bond(one, other) for one in ones for other in others if one != other}
         verb.lift(state, twos - _others_apart(state, about, when_seen, without), at)
+        verbs.believe_what_is_together(state, at)
         return
     apart = bans.separations(state)
     _divide(verb, state, at, seq, here, there, when_seen)
@@ -171,6 +172,7 @@ def judge_again(
             verb.carry_out(state, at, seq)
     if not isinstance(verb, verbs.SplitCluster) or verb.ban:
         bans.separate(state, here, there, seq)
+    verbs.believe_what_is_together(state, at)
 
 
 def _others_apart(state: State, about: Seen, when_seen: State, without: Collection[int]) -> set[Bond]:

@@ -318,6 +318,15 @@ def carry_out(verb: Verb, state: State, at: datetime, seq: int = THIS_EVENT) -> 
     apart = [] if isinstance(verb, UnbanLink) else bans.separations(state)
     verb.carry_out(state, at, seq)
     bans.carry_over(apart, state)
+    believe_what_is_together(state, at)
+
+
+def believe_what_is_together(state: State, at: datetime) -> None:
+    """Count as evidence what was withheld between two customers who are one by now: it waits for nothing."""
+    for pair, withheld in list(state.withheld.items()):
+        here, there = map(state.home, pair)
+        if here is not None and here == there and not withheld.banned:
+            _believe(state, pair, withheld.seq, at)
 
 
 def live(state: State, contact_id: int) -> int:

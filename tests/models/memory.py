@@ -83,6 +83,7 @@ class Memory:
                     memory.unban_link(asked, cls.of(events[:number]), gone)
                 case verb:
                     getattr(memory, verb)(asked, cls.of(events[:number]), event["seq"])
+            memory.believe_what_is_together()
         return memory
 
     # -- what can be told
@@ -237,6 +238,11 @@ class Memory:
         if pair not in self.pairs:
             self.pairs.append(pair)
         self.waiting = [other for other in self.waiting if other != pair]
+
+    def believe_what_is_together(self) -> None:
+        for pair in list(self.waiting):
+            if all(value in self.owners for value in pair) and self.owners[pair[1]] in self.reach(self.owners[pair[0]]):
+                self.believe(pair)
 
     def reach(self, start: int) -> set[int]:
         """The contacts that are the same customer as this one."""
