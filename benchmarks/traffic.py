@@ -10,6 +10,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 import uvloop
@@ -44,7 +45,7 @@ async def main(address: str, kind: str, customers: str, label: str, connections:
     protocols = [
         await connect(
             address,
-            lambda: Paced(items, latencies, due=started + number / float(rate), interval=count / float(rate)),  # noqa: B023
+            partial(Paced, items, latencies, due=started + number / float(rate), interval=count / float(rate)),
         )
         for number in range(count)
     ]

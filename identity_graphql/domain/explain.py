@@ -24,7 +24,7 @@ class EdgeKind(StrEnum):
     """What holds two nodes together."""
 
     PAIR = "PAIR"
-    """live evidence: an email and a phone number that were seen together"""
+    """live evidence: two identifiers that were seen together"""
     LINK = "LINK"
     """a steward's decision about two contacts"""
     CLAIM = "CLAIM"
@@ -32,7 +32,7 @@ class EdgeKind(StrEnum):
 
 
 class Edge(Struct, frozen=True):
-    """Two nodes and what holds them together. A pair's ``source`` is the email, a claim's the contact.
+    """Two nodes and what holds them together. A pair's ``source`` is the first identifier, a claim's the contact.
 
     ``seq`` is the event that said so: of a claim, the one that created the contact, None if that is not known.
     """
@@ -54,7 +54,7 @@ class StepKind(StrEnum):
     """What a step of a chain goes by."""
 
     PAIR = "PAIR"
-    """an email and a phone number that were seen together"""
+    """two identifiers that were seen together"""
     LINK = "LINK"
     """a steward's decision about two contacts"""
     CONTACT = "CONTACT"

@@ -84,7 +84,10 @@ class PendingBan(Struct):
         return cls(seq, about, (here, there)) if here.missing or there.missing else None
 
     def forbids(self, state: State, identifiers: Sequence[Identifier], when_said: State) -> bool:
-        """Whether these are of both customers."""
+        """Whether these are of both customers, and one of them is nobody's yet: else the bans that stand decide."""
+        fresh = [identifier for identifier in identifiers if identifier not in state.claims]
+        if not any(identifier in side.missing for side in self.sides for identifier in fresh):
+            return False
         return all(any(side.has(state, identifier, when_said) for identifier in identifiers) for side in self.sides)
 
     def meet(self, state: State, contact: Contact, when_said: State) -> None:
