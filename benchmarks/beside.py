@@ -22,7 +22,7 @@ from benchmarks.speed import Options, labels
 from benchmarks.workload import email, phone
 from identity_graphql import observability
 from identity_graphql.domain.decide import Command, VerbResult
-from identity_graphql.domain.identifiers import EMAIL, Identifier, Normalisation
+from identity_graphql.domain.identifiers import EMAIL, Given, Identifier, Normalisation
 from identity_graphql.errors import Busy
 from identity_graphql.services.identify import LARGEST_BATCH, IdentityService
 from identity_graphql.services.stewardship import StewardService
@@ -79,7 +79,7 @@ class Steward:
 
     async def contact(self, email: str, phone_number: str) -> int:
         """The contact that carries these, after a request with them."""
-        cluster = (await self.identify.identify(email=email, phone_number=phone_number)).cluster
+        cluster = (await self.identify.identify(Given(email=email, phone_number=phone_number))).cluster
         return next(c.id for c in cluster.contacts if (c.email, c.phone_number) == (email, phone_number))
 
     async def do(self, ask: Ask, contact_id: int, other_id: int | None = None) -> VerbResult:
@@ -223,7 +223,9 @@ async def grown(steward: Steward, scene: Scene) -> list[list[int]]:
     """The quiet clusters' contacts: one lineage with the busy ones, by merges that were taken back."""
     for j in range(scene.busy):
         for start in range(0, scene.contacts, LARGEST_BATCH):
-            await steward.identify.identify_many([(f"b{j}.{start + n}@x.io", phone(j)) for n in range(LARGEST_BATCH)])
+            await steward.identify.identify_many(
+                [Given(f"b{j}.{start + n}@x.io", phone(j)) for n in range(LARGEST_BATCH)]
+            )
     busy = [await steward.contact(email(j), phone(j)) for j in range(scene.busy)]
     quiet = [
         [await steward.contact(f"q{number}.{n}@x.io", f"+1888{number:06}") for n in range(3)]

@@ -20,7 +20,9 @@ from benchmarks.workload import email, phone
 from identity_graphql.api.graphql.context import Context
 from identity_graphql.api.graphql.operations import Operations
 from identity_graphql.api.graphql.schema import build_schema
-from identity_graphql.domain.identifiers import Normalisation
+from identity_graphql.domain.identifiers import Given, Normalisation
+from identity_graphql.domain.kinds import NO_KINDS_DECLARED
+from identity_graphql.services.finding import FindingService
 from identity_graphql.services.history import HistoryService
 from identity_graphql.services.identify import IdentityService
 from identity_graphql.services.stewardship import StewardService
@@ -51,14 +53,15 @@ async def edges(databases: Databases, options: Options, progress: Progress) -> T
             storage = Storage.open(Address.parse(url))
             service, operations = IdentityService(storage, Normalisation()), Operations(build_schema())
             steward, archive = StewardService(storage, Normalisation()), HistoryService(storage)
+            finding = FindingService(storage, NO_KINDS_DECLARED, suspicious_size=50)
 
             async def direct(j: int) -> None:
-                await service.identify(email=email(j), phone_number=phone(j))
+                await service.identify(Given(email=email(j), phone_number=phone(j)))
 
             async def through(j: int) -> None:
                 variables = {"email": email(j), "phoneNumber": phone(j)}
                 result = await operations.run(
-                    operations.find(QUERY, None), variables, Context(service, steward, archive)
+                    operations.find(QUERY, None), variables, Context(service, steward, archive, finding)
                 )
                 assert not result.errors
 

@@ -14,7 +14,7 @@ from benchmarks.databases import Databases
 from benchmarks.report import Progress, Table
 from benchmarks.speed import Options
 from identity_graphql.domain.decide import Command
-from identity_graphql.domain.identifiers import Normalisation
+from identity_graphql.domain.identifiers import Given, Normalisation
 from identity_graphql.services.identify import LARGEST_BATCH, IdentityService
 from identity_graphql.services.stewardship import StewardService
 from identity_graphql.storage import Storage
@@ -82,7 +82,7 @@ async def _measured(
 
 async def _grow(service: IdentityService, length: int) -> list[int]:
     """A chain: every contact shares its email with the one before it or its number with the one after; their ids."""
-    items = [(_email(length, (n + 1) // 2), f"+1777{length:06}{n // 2:06}") for n in range(length)]
+    items = [Given(_email(length, (n + 1) // 2), f"+1777{length:06}{n // 2:06}") for n in range(length)]
     ids = []
     for start in range(0, length, LARGEST_BATCH):
         for result in await service.identify_many(items[start : start + LARGEST_BATCH]):

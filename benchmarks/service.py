@@ -11,7 +11,7 @@ import uvloop
 
 from benchmarks.figures import figures
 from benchmarks.workload import requests
-from identity_graphql.domain.identifiers import Normalisation
+from identity_graphql.domain.identifiers import Given, Normalisation
 from identity_graphql.errors import IdentityError
 from identity_graphql.services.identify import IdentityService
 from identity_graphql.storage import Storage
@@ -32,7 +32,7 @@ async def main(url: str, kind: str, customers: str, label: str, callers: str, se
         while (asked := time.perf_counter()) < end:
             email, phone_number = next(items)
             try:
-                await service.identify(email=email, phone_number=phone_number)
+                await service.identify(Given(email=email, phone_number=phone_number))
             except IdentityError:
                 errors += 1
             latencies.append(time.perf_counter() - asked)

@@ -12,7 +12,7 @@ from benchmarks.databases import Databases
 from benchmarks.figures import Figures, medians
 from benchmarks.report import Progress, Table
 from benchmarks.speed import Options, labels
-from identity_graphql.domain.identifiers import Normalisation
+from identity_graphql.domain.identifiers import Given, Normalisation
 from identity_graphql.services.identify import LARGEST_BATCH, IdentityService
 from identity_graphql.storage import Storage
 from identity_graphql.storage.address import Address
@@ -89,7 +89,7 @@ def _phone(name: str) -> str:
 
 
 async def _grow(service: IdentityService, name: str, size: int) -> None:
-    items = [(f"{name}.{number}@x.io", _phone(name)) for number in range(size)]
+    items = [Given(f"{name}.{number}@x.io", _phone(name)) for number in range(size)]
     for start in range(0, size, LARGEST_BATCH):
         await service.identify_many(items[start : start + LARGEST_BATCH])
 
@@ -97,5 +97,5 @@ async def _grow(service: IdentityService, name: str, size: int) -> None:
 async def _taken(service: IdentityService, email: str, phone_number: str | None = None) -> float:
     """Milliseconds that this request takes."""
     started = time.perf_counter()
-    await service.identify(email=email, phone_number=phone_number)
+    await service.identify(Given(email=email, phone_number=phone_number))
     return (time.perf_counter() - started) * 1000

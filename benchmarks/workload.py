@@ -10,6 +10,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterator
 
+from identity_graphql.domain.identifiers import Given
 from identity_graphql.errors import IdentityError
 from identity_graphql.services.identify import LARGEST_BATCH, IdentityService
 
@@ -67,6 +68,6 @@ async def preload(service: IdentityService, customers: int, progress: Callable[[
     """Make the customers known through the service itself; ``progress`` hears how many requests were answered."""
     items = known(customers)
     while batch := list(itertools.islice(items, LARGEST_BATCH)):
-        results = await service.identify_many(batch)
+        results = await service.identify_many([Given(*said) for said in batch])
         assert not any(isinstance(result, IdentityError) for result in results)
         progress(len(batch))

@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from types import FrameType
@@ -22,9 +22,13 @@ from identity_graphql.api.graphql.context import Context
 from identity_graphql.api.graphql.schema import build_schema
 from identity_graphql.api.graphql.view import GraphQLEndpoint
 from identity_graphql.domain.identifiers import Normalisation
-from identity_graphql.errors import ConfigurationError
+from identity_graphql.domain.kinds import Kinds
+from identity_graphql.domain.simulation import Outlook, Rules
+from identity_graphql.errors import ConfigurationError, InvalidInput
 from identity_graphql.observability import RequestId, configure, log
+from identity_graphql.services import simulation as simulation_service
 from identity_graphql.services import verification
+from identity_graphql.services.finding import FindingService
 from identity_graphql.services.history import HistoryService
 from identity_graphql.services.identify import IdentityService
 from identity_graphql.services.stewardship import StewardService
@@ -74,17 +78,44 @@ async def migrate(settings: Settings, *, reset: bool = False) -> Migrated:
 
 async def verify(settings: Settings, tell: Tell, progress: Progress | None = None) -> Report:
     """Compare the tables with the log (`verification.verify`). Raises ConfigurationError where that cannot be done."""
-    address = address_of(settings)
-    if address.backend is Backend.SQLITE and not os.path.exists(address.url.database or ""):  # noqa: ASYNC240
-        raise ConfigurationError(f"There is no database {address}: set DATABASE_URL.")  # opening it would make one
-    async with _opened(settings) as storage:
-        await storage.check_revision()
+    await _check_database(settings)
     storage = open_storage(settings)
     _keep_what_is_loaded()
     try:
         return await verification.verify(storage, tell, progress)
     finally:
         await storage.close()
+
+
+async def simulate(
+    settings: Settings, blocked: Sequence[tuple[str, str]], *, examples: int, progress: Progress | None = None
+) -> Outlook:
+    """What the log would have come to under these settings, with these values blocked. Raises ConfigurationError."""
+    normalisation = _normalisation(settings)
+    try:
+        found = [normalisation.identifier(kind, value) for kind, value in blocked]
+    except InvalidInput as error:
+        raise ConfigurationError(f"--block: {error}") from None
+    if None in found:
+        raise ConfigurationError("--block: one of the values counts as not given anyway.")
+    await _check_database(settings)
+    storage = open_storage(settings)
+    _keep_what_is_loaded()
+    try:
+        rules = Rules(normalisation, frozenset(filter(None, found)))
+        simulation = await simulation_service.simulate(storage, rules, examples=examples, progress=progress)
+    finally:
+        await storage.close()
+    return simulation.outlook()
+
+
+async def _check_database(settings: Settings) -> None:
+    """Raises ConfigurationError unless the database is there, and of this program's revision."""
+    address = address_of(settings)
+    if address.backend is Backend.SQLITE and not os.path.exists(address.url.database or ""):  # noqa: ASYNC240
+        raise ConfigurationError(f"There is no database {address}: set DATABASE_URL.")  # opening it would make one
+    async with _opened(settings) as storage:
+        await storage.check_revision()
 
 
 async def prepare(settings: Settings) -> None:
@@ -105,7 +136,11 @@ async def _prepare(settings: Settings, storage: Storage, service: IdentityServic
 
 
 def _service(settings: Settings, storage: Storage) -> IdentityService:
-    return IdentityService(storage, Normalisation(settings.default_region), timeout=settings.request_timeout)
+    return IdentityService(storage, _normalisation(settings), timeout=settings.request_timeout)
+
+
+def _normalisation(settings: Settings) -> Normalisation:
+    return Normalisation(settings.default_region, Kinds.parse(settings.identifier_kinds))
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -114,9 +149,14 @@ def create_app(settings: Settings) -> Starlette:
         log.warning("database_url.ignored", parameter=name)
     storage = open_storage(settings)
     service = _service(settings, storage)
-    normalisation = Normalisation(settings.default_region)
-    steward = StewardService(storage, normalisation, timeout=settings.request_timeout)
+    steward = StewardService(storage, service.normalisation, timeout=settings.request_timeout)
     history = HistoryService(storage, timeout=settings.request_timeout)
+    finding = FindingService(
+        storage,
+        service.normalisation.kinds,
+        suspicious_size=settings.suspicious_size,
+        timeout=settings.request_timeout,
+    )
     contract = rest.CONTRACTS[settings.rest_contract.value]
 
     @asynccontextmanager
@@ -124,7 +164,7 @@ def create_app(settings: Settings) -> Starlette:
         await _prepare(settings, storage, service)
         with _told_to_stop(partial(setattr, app.state, "draining", True)):
             yield
-        for room in (service, steward, history, storage):
+        for room in (service, steward, history, finding, storage):
             await room.close()
 
     middleware = [Middleware(RequestId)]
@@ -140,7 +180,7 @@ def create_app(settings: Settings) -> Starlette:
             )
         )
     middleware.append(Middleware(rest.Faults))  # inside CORS, so that a page of another origin can read the 500 too
-    graphql = GraphQLEndpoint(build_schema(), partial(Context, service, steward, history))
+    graphql = GraphQLEndpoint(build_schema(), partial(Context, service, steward, history, finding))
     app = Starlette(
         routes=_with_a_slash(*rest.routes(service, contract), *pages.routes(contract), Route("/graphql", graphql)),
         middleware=middleware,

@@ -1,4 +1,4 @@
-"""The program: `serve`, `migrate`, `verify`, `schema`."""
+"""The program: `serve`, `migrate`, `verify`, `simulate`, `schema`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from pydantic import SecretStr
 
@@ -16,7 +17,9 @@ from identity_graphql import __version__, server
 from identity_graphql.api.graphql.schema import build_schema
 from identity_graphql.app import address_of, load_settings
 from identity_graphql.app import migrate as migrate_database
+from identity_graphql.app import simulate as simulate_rules
 from identity_graphql.app import verify as verify_database
+from identity_graphql.domain.simulation import Outlook
 from identity_graphql.domain.verify import Difference
 from identity_graphql.errors import ConfigurationError, IdentityError
 from identity_graphql.observability import describe, log
@@ -68,6 +71,23 @@ is printed. All of it is of one moment, so a server may go on working beside it.
 
 Exits with 0 if there is no difference, 1 if there are some, 2 if it could not be found out."""
 
+SIMULATE = """Try other rules on what the log has: who would be joined, and who would fall apart? Changes nothing.
+
+\b
+identity-graphql simulate --default-region IN
+identity-graphql simulate --identifier-kinds '{"customer_id": {"limit": 1, "on_limit": "withhold"}}'
+identity-graphql simulate --block phone_number:9999999999 --block email:info@shop.example
+identity-graphql simulate --default-region '' --json --examples 1000 > outlook.json
+
+Reads again what every request of the log gave, as it was typed, under the settings in force but for what an option
+changes, and judges it again in the same order. Compares that with what the same requests came to under the rules of
+their time. What stewards did is left out of both. A customer is named by the id of its oldest contact: no email or
+phone number is printed. All is of one moment, so a server may go on working beside it.
+
+The log has what taught something. Requests that taught nothing when they came, or were refused, cannot be read again.
+
+Exits with 0 when it is done, whatever it found, and with 2 if it could not be done."""
+
 SCHEMA = """Print the GraphQL schema (SDL), for code generators and reviews. Needs no database.
 
 \b
@@ -116,6 +136,19 @@ def _explained() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
+@contextlib.contextmanager
+def _failing_as(command: str, sentence: str) -> Iterator[None]:
+    """A fault of the program is told in this sentence: it must not look like a result, and its text may hold
+    anything."""
+    try:
+        yield
+    except (ConfigurationError, IdentityError):
+        raise
+    except Exception as error:
+        log.error(f"{command}.failed", **describe(error))
+        raise ConfigurationError(sentence) from None
+
+
 @app.command(help=SERVE, epilog=_settings_help())
 def serve(
     host: Annotated[str | None, typer.Option(help="The address to listen on, instead of HOST.")] = None,
@@ -153,14 +186,8 @@ def migrate(
 def verify() -> None:
     with _explained():
         settings = load_settings()
-        try:
-            with _bar() as bar:
-                report = asyncio.run(verify_database(settings, bar.tell, bar.progress))
-        except (ConfigurationError, IdentityError):
-            raise
-        except Exception as error:  # it must not look like a difference, and its text may hold anything
-            log.error("verify.failed", **describe(error))
-            raise ConfigurationError("The verification failed, which says nothing about the data.") from None
+        with _failing_as("verify", "The verification failed, which says nothing about the data."), _bar() as bar:
+            report = asyncio.run(verify_database(settings, bar.tell, bar.progress))
     found = report.differences
     typer.echo(f"{found:,} {'difference' if found == 1 else 'differences'}" if found else "no difference")
     for name in ("events", "contacts", "clusters", "pairs"):
@@ -168,6 +195,32 @@ def verify() -> None:
     typer.echo(f"{'seconds':<12}{report.seconds:>14.1f}")
     typer.echo(f"{'state hash':<14}{report.state_hash}")
     raise typer.Exit(1 if found else 0)
+
+
+@app.command(help=SIMULATE)
+def simulate(
+    default_region: Annotated[
+        str | None, typer.Option(help="Instead of DEFAULT_REGION; '' for numbers as they are given.")
+    ] = None,
+    identifier_kinds: Annotated[str | None, typer.Option(help="Instead of IDENTIFIER_KINDS: all of it.")] = None,
+    block: Annotated[
+        list[str] | None, typer.Option(metavar="KIND:VALUE", help="A value that would count as not given. Repeatable.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    examples: Annotated[int, typer.Option(min=0, max=100_000, help="How many of each kind to tell.")] = 10,
+) -> None:
+    with _explained():
+        settings = load_settings(default_region=default_region, identifier_kinds=identifier_kinds)
+        if not settings.default_region:
+            settings = settings.model_copy(update={"default_region": None})
+        blocked = [_kind_and_value(text) for text in block or ()]
+        with _failing_as("simulate", "The simulation failed; nothing was changed."), _bar("Simulating") as bar:
+            found = asyncio.run(simulate_rules(settings, blocked, examples=examples, progress=bar.progress))
+    if as_json:
+        typer.echo(msgspec.json.encode(found))
+    else:
+        for line in _lines(found):
+            typer.echo(line)
 
 
 @app.command(help=SCHEMA)
@@ -208,12 +261,53 @@ class Bar:
 
 
 @contextlib.contextmanager
-def _bar() -> Iterator[Bar]:
+def _bar(label: str = "Verifying") -> Iterator[Bar]:
     if not sys.stderr.isatty():
         yield Bar(None)
         return
-    with typer.progressbar(length=1, label="Verifying", file=sys.stderr) as drawn:
+    with typer.progressbar(length=1, label=label, file=sys.stderr) as drawn:
         yield Bar(drawn)
+
+
+def _kind_and_value(text: str) -> tuple[str, str]:
+    """What an option --block names."""
+    kind, colon, value = text.partition(":")
+    if not colon:
+        raise ConfigurationError("--block must be a kind and a value, such as phone_number:9999999999.")
+    return kind, value
+
+
+def _lines(found: Outlook) -> Iterator[str]:
+    """What a simulation found, for people."""
+    yield f"{'':<32}{'now':>12}{'then':>12}"
+    for name, both in {
+        "customers": (found.now.customers, found.then.customers),
+        "contacts": (found.now.contacts, found.then.contacts),
+        "contacts of the largest": (max(found.now.largest, default=0), max(found.then.largest, default=0)),
+        "requests withheld by a limit": (found.now.withheld, found.then.withheld),
+        "requests that exceeded a limit": (found.now.over_limit, found.then.over_limit),
+    }.items():
+        yield f"{name:<32}{both[0]:>12,}{both[1]:>12,}"
+    for name, count in {
+        "customers joined with others": found.joined,
+        "customers fallen apart": found.fallen_apart,
+        "requests refused": found.refused,
+        "requests with an ignored value": found.ignored,
+        "requests with a blocked value": found.blocked,
+        "requests in all": found.requests,
+        "stewards' verbs, left out": found.verbs,
+    }.items():
+        yield f"{name:<44}{count:>12,}"
+    examples = [
+        *map(str, found.joined_examples),
+        *map(str, found.fallen_apart_examples),
+        *map(str, found.refused_examples),
+        *(f"event {seq} would be withheld by a limit" for seq in found.withheld_examples),
+        *(f"event {seq} would raise a count above its limit" for seq in found.over_limit_examples),
+    ]
+    yield from examples
+    if found.is_the_same:
+        yield "nobody would be another customer"
 
 
 def _confirmed(settings: Settings) -> bool:

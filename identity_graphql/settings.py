@@ -69,6 +69,16 @@ class Settings(BaseSettings):
         description="Country (`IN`, `US`, …) whose national phone numbers are understood and become E.164. "
         "Unset: numbers stay as they are.",
     )
+    identifier_kinds: str = Field(
+        "",
+        description="Kinds of identifiers beside `email` and `phone_number`, as a JSON object of names and options, "
+        'such as `{"customer_id": {"limit": 1}}`; `docs/settings.md` has the options.',
+    )
+    suspicious_size: int = Field(
+        50,
+        ge=9,
+        description="Contacts from which on a customer is suspicious: one with more is in `suspiciousClusters`.",
+    )
     accept_normalisation_change: bool = Field(
         False,
         description="Start although the newest event was written under another normalisation "

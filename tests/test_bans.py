@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from identity_graphql.domain.bans import carry_over, customer_of, separations
+from identity_graphql.domain.changes import WithheldRow
 from identity_graphql.domain.contacts import Contact
 from identity_graphql.domain.decide import Command, VerbResult
-from identity_graphql.domain.state import State, bond
+from identity_graphql.domain.state import State, WithheldFilter, bond
 from identity_graphql.errors import InvalidInput, Outdated, Refused
 from tests.support.identifiers import email, pair_of, phone_number
 from tests.support.stewards import Steward
@@ -417,7 +418,7 @@ async def test_a_ban_on_the_pair_itself_is_lifted_with_those_between_its_custome
     result = await steward.unban(email(A), phone_number("111"))
 
     assert changed(result) == {(2, 3): None}
-    assert result.changes.withheld == ((pair_of(A, "111"), None, False),)
+    assert result.changes.withheld == (WithheldRow(pair_of(A, "111"), None, False),)
     assert await withheld(steward, (A, "111")) == [False]
 
 
@@ -591,7 +592,7 @@ async def test_what_is_withheld_within_one_customer_is_evidence(steward: Steward
 
     result = await steward.delete(1)
 
-    assert [pair for pair, *_ in result.changes.withheld] == [pair_of(B, "111")]
-    assert await steward.storage.page_of_withheld(after=0, limit=9) == []
+    assert [row.pair for row in result.changes.withheld] == [pair_of(B, "111")]
+    assert await steward.storage.page_of_withheld(WithheldFilter(), after=(0, 0), limit=9) == []
     assert await steward.identifiers() == [{B, "111"}]
     await steward.restore(1)

@@ -27,7 +27,7 @@ from typer.testing import CliRunner
 
 from identity_graphql import __version__, cli
 from identity_graphql.app import prepare
-from identity_graphql.domain.identifiers import Normalisation
+from identity_graphql.domain.identifiers import Given, Normalisation
 from identity_graphql.errors import ConfigurationError
 from identity_graphql.services.identify import IdentityService
 from identity_graphql.settings import Settings
@@ -41,7 +41,7 @@ from tests.support.serving import ROOT, settings_for
 
 
 def test_every_word_has_a_help_that_shows_examples() -> None:
-    for words in ([], ["serve"], ["migrate"], ["verify"], ["schema"]):
+    for words in ([], ["serve"], ["migrate"], ["verify"], ["simulate"], ["schema"]):
         result = CliRunner().invoke(cli.app, [*words, "--help"])
         assert result.exit_code == 0
         assert " ".join(["identity-graphql", *words]) in result.stdout.partition("\n")[2], words
@@ -353,7 +353,7 @@ async def test_another_normalisation_than_the_newest_events_is_refused_until_acc
 async def stored(database: Database) -> None:
     """One contact in it."""
     storage = database.open()
-    await IdentityService(storage, Normalisation()).identify(email="ann@example.com", phone_number="123456")
+    await IdentityService(storage, Normalisation()).identify(Given(email="ann@example.com", phone_number="123456"))
     await storage.close()
 
 

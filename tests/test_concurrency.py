@@ -17,7 +17,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from identity_graphql.domain.identifiers import Normalisation
+from identity_graphql.domain.identifiers import Given, Normalisation
 from identity_graphql.domain.reconcile import Request, reconcile
 from identity_graphql.errors import Conflict
 from identity_graphql.services.identify import IdentityService
@@ -87,7 +87,7 @@ async def services(database: Database, level: str) -> AsyncIterator[Racers]:
 
 
 async def identify_directly(service: IdentityService, said: Said) -> list[Any]:
-    cluster = (await service.identify(email=said[0], phone_number=said[1])).cluster
+    cluster = (await service.identify(Given(email=said[0], phone_number=said[1]))).cluster
     return [cluster.primary.id, cluster.emails, cluster.phone_numbers, cluster.secondary_contact_ids]
 
 
@@ -211,11 +211,11 @@ async def test_a_lost_race_writes_nothing_and_is_no_error_of_the_database(databa
     storage = database.open()
     service = IdentityService(storage, Normalisation())
     for said in (("a@x.io", "111"), ("b@x.io", "222")):
-        await service.identify(email=said[0], phone_number=said[1])
-    request = Request(Normalisation().details(email="a@x.io", phone_number="222"), "1")
+        await service.identify(Given(email=said[0], phone_number=said[1]))
+    request = Request(Normalisation().details(Given(email="a@x.io", phone_number="222")), "1")
     async with storage.attempt() as attempt:
         found = await attempt.find(request.details.identifiers, [pair_of("a@x.io", "222")])
-        await service.identify(email="b@x.io", phone_number="333")
+        await service.identify(Given(email="b@x.io", phone_number="333"))
         before, logged = await database.dump(), database.server.log()
 
         with pytest.raises(Conflict):

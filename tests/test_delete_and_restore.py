@@ -21,7 +21,7 @@ async def test_a_bridging_contact_is_deleted_and_the_part_with_the_oldest_keeps_
     assert await steward.clusters() == [[1], [3, 4]]
     assert await steward.identifiers() == [{A, "111"}, {B, C, "222"}], "who else carries the value claims it now"
     with pytest.raises(Gone, match="Contact 2 was deleted at"):
-        await steward.service.cluster(contact_id=2)
+        await steward.service.cluster(2)
 
 
 async def test_a_deleted_contact_keeps_its_row_and_its_value_is_a_new_contact_when_it_comes_again(

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import UNSET
 
 from identity_graphql import observability
+from identity_graphql.domain.changes import Changes, ContactChange, WithheldRow
+from identity_graphql.domain.contacts import Contact
+from identity_graphql.domain.erasure import ERASED, names, replaced, rewritten
+from identity_graphql.domain.events import VerbEvent
+from identity_graphql.domain.identifiers import BUILT_IN, Given, Identifier
 from identity_graphql.domain.replay import replay
+from identity_graphql.domain.verbs import Erase, SplitCluster, Undo, Verb
 from identity_graphql.errors import Gone, InvalidInput, NotFound
 from identity_graphql.storage import Storage
 from tests.support.databases import TABLES, Database, Databases
@@ -113,7 +124,7 @@ async def test_an_erased_customer_is_nowhere_in_the_database(
     assert await steward.clusters() == [[3]]
     for erased in (1, 2, 4):
         with pytest.raises(Gone, match=f"Contact {erased} was erased at") as gone:
-            await steward.service.cluster(contact_id=erased)
+            await steward.service.cluster(erased)
         assert gone.value.at == result.event.at
 
 
@@ -143,7 +154,7 @@ async def test_who_comes_again_after_an_erasure_is_a_new_customer_with_a_new_id(
     assert (again.outcome, again.cluster.primary.id) == ("CREATED", 2)
     assert again.cluster.emails == (EMAIL,)
     with pytest.raises(Gone, match="erased"):
-        await steward.service.cluster(contact_id=1)
+        await steward.service.cluster(1)
 
 
 async def test_what_an_erasure_took_apart_is_two_customers(steward: Steward) -> None:
@@ -218,6 +229,190 @@ async def test_an_erased_contact_claims_nothing_though_the_split_that_took_its_e
     assert await steward.identifiers() == [{EMAIL, "222222"}]
 
 
+# -- identifiers of any kind, in the events of stewards
+
+
+AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+
+def customer_id(value: str) -> Identifier:
+    return Identifier("customer_id", value)
+
+
+def device_id(value: str) -> Identifier:
+    return Identifier("device_id", value)
+
+
+def event_with(verb: Verb, changes: Changes, *, actor: str = "ann", reason: str = "why") -> VerbEvent:
+    return VerbEvent(AT, verb, changes, (1,), actor, reason, "3", 1, 1, 2, request_id="r-1")
+
+
+def with_reason(reason: str) -> VerbEvent:
+    return event_with(SplitCluster((2,)), Changes(), reason=reason)
+
+
+def test_a_value_is_erased_of_its_kind_and_of_no_other() -> None:
+    one, other, number = customer_id("424242"), device_id("424242"), phone_number("424242")
+    contact = Contact(7, None, "424242", None, AT, AT)
+    event = event_with(
+        SplitCluster((2,), (one, other, number)),
+        Changes(
+            created=(contact,),
+            contacts=(ContactChange(3, phone_number="424242"),),
+            claims=((one, 7), (other, 7), (number, None)),
+            pairs=(((one, number), 3),),
+            withheld=(WithheldRow((one, other), 4, True),),
+            parked=((7, (other, number), 5),),
+        ),
+    )
+    token = customer_id("erased:1")
+
+    erased = rewritten(event, {one: token.value})
+
+    assert isinstance(erased, VerbEvent)
+    assert erased.verb == SplitCluster((2,), (token, other, number))
+    assert erased.changes == Changes(
+        created=(contact,),
+        contacts=(ContactChange(3, phone_number="424242"),),
+        claims=((token, 7), (other, 7), (number, None)),
+        pairs=(((token, number), 3),),
+        withheld=(WithheldRow((token, other), 4, True),),
+        parked=((7, (other, number), 5),),
+    )
+    assert erased.request_id is None
+
+    erased = rewritten(event, {number: "erased:2"})
+
+    assert isinstance(erased, VerbEvent)
+    assert erased.changes.created[0].phone_number == "erased:2"
+    assert erased.changes.contacts[0].phone_number == "erased:2"
+    assert [identifier for identifier, _ in erased.changes.claims] == [one, other, phone_number("erased:2")]
+
+
+@pytest.mark.parametrize("word", ["email", "phone_number", "customer_id", "device_id", "split_cluster", "verb"])
+def test_a_value_that_is_a_word_of_the_log_is_erased_without_harm(word: str) -> None:
+    erased, kept = customer_id(word), device_id(word)
+    event = event_with(Undo(3, pairs=((erased, kept),)), Changes(pairs=(((erased, kept), 2),), claims=((kept, 1),)))
+
+    result = rewritten(event, {erased: "erased:1"})
+
+    token = customer_id("erased:1")
+    assert isinstance(result, VerbEvent)
+    assert result.verb == Undo(3, pairs=((token, kept),))
+    assert result.changes == Changes(pairs=(((token, kept), 2),), claims=((kept, 1),))
+    assert names(event, [erased])
+    assert not names(result, [erased])
+
+
+def test_an_event_names_an_identifier_only_by_its_kind() -> None:
+    created = Changes(created=(Contact(7, "a@x.io", "424242", None, AT, AT),))
+    event = event_with(Undo(3), created)
+
+    assert names(event, [phone_number("424242")])
+    assert names(event, [customer_id("none"), email("a@x.io")])
+    assert not names(event, [customer_id("424242"), email("424242"), phone_number("a@x.io"), customer_id("email")])
+    assert not names(event_with(Erase((customer_id("erased:1"),)), Changes()), [device_id("erased:1")])
+
+
+def test_what_an_event_does_not_name_leaves_it_as_it_is() -> None:
+    event = event_with(SplitCluster((2,), (device_id("424242"),)), Changes(claims=((phone_number("424242"), 1),)))
+
+    assert rewritten(event, {customer_id("424242"): "erased:1", email("email"): "erased:2"}) == event
+
+
+@pytest.mark.parametrize(
+    ("reason", "after"),
+    [
+        ("AB-123 is shared", "erased is shared"),
+        ("of ab-123, why?", "of erased, why?"),
+        ("customer ab-123\u2019s and (Ab-123).", "customer erased\u2019s and (erased)."),
+        ("xab-123", "xab-123"),
+        ("ab-1234", "ab-1234"),
+        ("ab 123", "ab 123"),
+    ],
+)
+def test_a_value_of_another_kind_is_found_in_a_reason_as_it_is_in_any_case(reason: str, after: str) -> None:
+    event = with_reason(reason)
+
+    assert rewritten(event, {customer_id("Ab-123"): "erased:1"}).reason == after  # type: ignore[union-attr]
+    assert names(event, [customer_id("Ab-123")]) is (reason != after)
+
+
+@pytest.mark.parametrize("value", ["a.b+c", "(x|y)", "12345", "x@y.z"])
+def test_a_value_of_another_kind_is_no_pattern_no_number_and_no_email(value: str) -> None:
+    event = with_reason(f"it is {value}; not axb+c, xxxxx, 1 2 3 4 5 or q{value}q")
+
+    erased = rewritten(event, {device_id(value): "erased:1"})
+
+    assert isinstance(erased, VerbEvent)
+    assert erased.reason == f"it is erased; not axb+c, xxxxx, 1 2 3 4 5 or q{value}q"
+
+
+def test_a_short_value_of_another_kind_is_not_looked_for_in_texts() -> None:
+    event = event_with(SplitCluster((2,)), Changes(), actor="a1b2", reason="1 of 4: a1b2, a1b2c")
+
+    short = [customer_id("1"), device_id("a1b2")]
+    assert not names(event, short)
+    assert rewritten(event, dict.fromkeys(short, "erased:1")) == event
+    assert names(event, [device_id("a1b2c")]), "five characters are enough"
+    assert names(with_reason("42 called"), [phone_number("42")]), "phone numbers and emails always are"
+
+
+VALUES = st.sampled_from(["42", "a@x.io", *BUILT_IN, "customer_id", "device_id", "erased", "2026-01-02T03:04:05Z"])
+IDENTIFIERS = st.builds(Identifier, st.sampled_from([*BUILT_IN, "customer_id", "device_id"]), VALUES)
+PAIRS = st.tuples(IDENTIFIERS, IDENTIFIERS).map(lambda ends: tuple(sorted(ends)))
+IDS = st.integers(1, 9)
+NUMBERS = st.none() | IDS
+TIMES = st.datetimes(timezones=st.just(UTC))
+CONTACTS = st.builds(
+    Contact, IDS, st.none() | VALUES, st.none() | VALUES, NUMBERS, TIMES, TIMES, deleted_at=st.none() | TIMES
+)
+COLUMN = st.just(UNSET) | st.none() | VALUES
+CHANGES = st.builds(
+    Changes,
+    created=st.lists(CONTACTS, max_size=3).map(tuple),
+    contacts=st.lists(st.builds(ContactChange, IDS, COLUMN, COLUMN), max_size=3).map(tuple),
+    claims=st.lists(st.tuples(IDENTIFIERS, NUMBERS), max_size=3).map(tuple),
+    pairs=st.lists(st.tuples(PAIRS, NUMBERS), max_size=3).map(tuple),
+    withheld=st.lists(st.builds(WithheldRow, PAIRS, NUMBERS, st.booleans()), max_size=3).map(tuple),
+    links=st.lists(st.tuples(IDS, IDS, NUMBERS), max_size=3).map(tuple),
+    bans=st.lists(st.tuples(IDS, IDS, NUMBERS), max_size=3).map(tuple),
+    parked=st.lists(st.tuples(IDS, PAIRS, NUMBERS), max_size=3).map(tuple),
+)
+
+
+@given(CHANGES, st.sets(IDENTIFIERS, max_size=8))
+def test_changes_have_tokens_for_just_what_is_erased_and_come_back(changes: Changes, erased: set[Identifier]) -> None:
+    tokens = {identifier: ERASED + secrets.token_hex(8) for identifier in erased}
+
+    there = replaced(changes, tokens)
+
+    expected = [Identifier(i.kind, tokens.get(i, i.value)) for i in identifiers_in(changes)]
+    assert sorted(identifiers_in(there)) == sorted(expected), "of one kind, a token may be the other end of its pair"
+    assert replaced(there, {Identifier(i.kind, token): i.value for i, token in tokens.items()}) == changes
+    event = event_with(Undo(1), changes)
+    assert names(event, erased) is not erased.isdisjoint(identifiers_in(changes))
+    assert not names(event_with(Undo(1), there), erased)
+
+
+def identifiers_in(changes: Changes) -> Iterator[Identifier]:
+    for address, number in (
+        *((contact.email, contact.phone_number) for contact in changes.created),
+        *((change.email, change.phone_number) for change in changes.contacts),
+    ):
+        for kind, value in zip(BUILT_IN, (address, number), strict=True):
+            if isinstance(value, str):
+                yield Identifier(kind, value)
+    for identifier, _ in changes.claims:
+        yield identifier
+    for pair in (
+        *(p for p, _ in changes.pairs),
+        *(row.pair for row in changes.withheld),
+        *(p for _, p, _ in changes.parked),
+    ):
+        yield from pair
+
+
 # -- SQLite's files
 
 
@@ -228,7 +423,7 @@ async def test_nothing_of_five_hundred_erased_among_three_thousand_is_in_the_fil
     steward = Steward(storage)
     for start in range(0, 3000, 1000):
         numbers = range(start, start + 1000)
-        await steward.service.identify_many([(f"gone{n * 7919 % 3000}@x.io", f"77{n % 900:06}") for n in numbers])
+        await steward.service.identify_many([Given(f"gone{n * 7919 % 3000}@x.io", f"77{n % 900:06}") for n in numbers])
 
     for n in range(0, 60):
         await steward.erase_cluster((await steward.identify(None, f"77{n * 15:06}")).cluster.primary.id)

@@ -25,7 +25,7 @@ from identity_graphql.domain.explain import (
     evidence,
     key,
 )
-from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, Identifier, Normalisation, pairs_of
+from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, Given, Identifier, Normalisation, pairs_of
 from identity_graphql.domain.reconcile import Found, Request, reconcile
 from identity_graphql.domain.replay import replay
 from identity_graphql.domain.sentences import step
@@ -55,7 +55,7 @@ def event(seq: int, primary_id: int, version: int, **columns: Any) -> Event:
 
 def seen(*said: tuple[str | None, str | None]) -> Log:
     """What these requests lead to, one second after the other; contacts and events are numbered from 1."""
-    requests = [Request(NORMALISATION.details(email=e, phone_number=p), NORMALISATION.version) for e, p in said]
+    requests = [Request(NORMALISATION.details(Given(email=e, phone_number=p)), NORMALISATION.version) for e, p in said]
     plan = reconcile(requests, Found((), frozenset(), NOW))
     ids = {contact.id: number for number, contact in enumerate(plan.contacts, 1)}
     events = [
@@ -342,7 +342,7 @@ def states(draw: st.DrawFn) -> State:
         said = None if e is None else f"{e}@x.io", None if p is None else f"555{p}"
         contact = Contact(contact_id, *said, None, at, at)
         state.put(contact)
-        for identifier in state.carried(contact):
+        for identifier in contact.carried:
             if identifier not in state.claims or draw(st.booleans()):
                 state.claims[identifier] = contact_id
     emails, phone_numbers = (sorted(i for i in state.claims if i.kind == kind) for kind in (EMAIL, PHONE_NUMBER))
@@ -386,7 +386,7 @@ def costs(state: State) -> dict[tuple[Node, Node], float]:
     between: dict[tuple[Node, Node], float] = {(a, b): 0 if a == b else inf for a in nodes for b in nodes}
     edges: list[tuple[Node, Node, int]] = [(identifier, claimant, 0) for identifier, claimant in state.claims.items()]
     for contact in state.contacts.values():
-        carried = [identifier for identifier in state.carried(contact) if identifier in state.claims]
+        carried = [identifier for identifier in contact.carried if identifier in state.claims]
         if carried and not state.claimed(contact):
             edges.append((contact.id, carried[0], 0))
     edges += [(*pair, 1) for pair in state.pairs]
@@ -418,7 +418,7 @@ def holds(state: State, step: Step) -> bool:
         case int() as one, int() as other:
             return step.kind is StepKind.LINK and bond(one, other) in state.links
         case (int() as contact_id, Identifier() as identifier) | (Identifier() as identifier, int() as contact_id):
-            return step.kind is StepKind.CONTACT and identifier in state.carried(state.contacts[contact_id])
+            return step.kind is StepKind.CONTACT and identifier in state.contacts[contact_id].carried
     return False
 
 

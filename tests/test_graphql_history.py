@@ -17,15 +17,16 @@ from tests.support.serving import ROOT
 FAMILY = [("a@x.io", "111"), ("b@x.io", "111"), ("c@x.io", "333"), ("a@x.io", "333"), ("d@x.io", "333")]
 ALL = f"""{{
   id primaryContactId size version changedAt redacted emails phoneNumbers secondaryContactIds
-  primary {{ {CONTACT} linked {{ id }}
+  identifiers {{ kind value }}
+  primary {{ {CONTACT} identifiers {{ kind value }} linked {{ id }}
     cluster {{ id size redacted bridges(first: 7) {{ edges {{ node {{ partSizes }} }} }} }} }}
   secondaries {{ {CONTACT} }}
   contacts(first: 7) {{ edges {{ node {{ {CONTACT} linked {{ {CONTACT} }} cluster {{ id redacted emails }}
     history(first: 7) {{ edges {{ node {{ seq kind undoneBy }} }} }} }} }} }}
-  history(first: 7) {{ edges {{ node {{ {EVENT} }} }} }}
+  history(first: 7) {{ edges {{ node {{ {EVENT} identifiers {{ kind value }} source occurredAt exceeded }} }} }}
   evidence {{ nodes {NODE} edges {{ kind source target event }} }}
   bridges(first: 7) {{ edges {{ node {{ kind source {NODE} target {NODE} event {{ {EVENT} }} partSizes parts }} }} }}
-  withheld {{ identifiers {{ kind value }} standing withheldBy event
+  withheld {{ identifiers {{ kind value }} standing reason limitKind withheldBy at event
     holders {{ id size redacted }} }}
   bans {{ contactId otherId event actor reason decision {{ {EVENT} }} }} }}"""
 

@@ -20,6 +20,8 @@ DEED = """{ dryRun expectedVersion expectedOtherVersion waiting event { seq kind
     bans { contactId otherId added }
   } }"""
 
+NO_EMAIL = '{kind: "email", value: ""}'
+
 
 async def do(client: httpx2.AsyncClient, verb: str, arguments: str) -> Any:
     """A dry run, and then what it said, with the version that it said."""
@@ -141,7 +143,7 @@ async def test_clusters_are_merged_split_and_contacts_deleted_and_restored(
 
     merged = await do(client, "mergeClusters", "id: 2, otherId: 1")
     assert [(c["id"], c["size"]) for c in merged["clusters"]] == [("1", 3)]
-    split = await do(client, "splitCluster", 'contactIds: [2], identifiers: [{phoneNumber: "222"}]')
+    split = await do(client, "splitCluster", 'contactIds: [2], identifiers: [{kind: "phone_number", value: "222"}]')
     assert [(c["id"], c["emails"], c["phoneNumbers"]) for c in split["clusters"]] == [
         ("1", ["a@x.io", "c@x.io"], ["111", "222"]),
         ("2", ["b@x.io"], []),
@@ -243,7 +245,11 @@ async def test_identify_can_be_tried_first(client: httpx2.AsyncClient, database:
         (f"splitCluster(contactIds: [], {BY}, dryRun: true)", "BAD_USER_INPUT", "contactIds"),
         (f"splitCluster(contactIds: [1], {BY}, dryRun: true)", "BAD_USER_INPUT", "contactIds"),
         (f"splitCluster(contactIds: [1, 2], {BY}, dryRun: true)", "BAD_USER_INPUT", "contactIds"),
-        (f"splitCluster(contactIds: [1], identifiers: [{{}}], {BY}, dryRun: true)", "BAD_USER_INPUT", "identifiers"),
+        (
+            f"splitCluster(contactIds: [1], identifiers: [{NO_EMAIL}], {BY}, dryRun: true)",
+            "BAD_USER_INPUT",
+            "identifiers",
+        ),
         (f"undo(event: 99, {BY}, dryRun: true)", "NOT_FOUND", None),
         (f"undo(event: 99999999999999999999, {BY}, dryRun: true)", "NOT_FOUND", None),
         (f"banLink(a: {{contactId: 1}}, b: {{}}, {BY}, dryRun: true)", "BAD_USER_INPUT", "b"),
@@ -274,6 +280,7 @@ VERBS = {
     "deleteContact": ("id: 1", ["expectedVersion"]),
     "eraseCluster": ("id: 1", ["expectedVersion"]),
     "eraseIdentifier": ('email: "a@x.io"', ["expectedVersion"]),
+    "blockIdentifier": ('identifier: {kind: "email", value: "a@x.io"}', ["expectedVersion"]),
 }
 
 
@@ -303,7 +310,8 @@ async def test_the_schema_says_of_every_verb_when_its_versions_are_required(embe
         if argument["name"].startswith("expected")
     }
 
-    assert VERBS.keys() | {"unbanLink", "restoreContact"} == {verb for verb, _ in described}
+    others = {"unbanLink", "acceptWithheld", "rejectWithheld", "restoreContact", "unblockIdentifier"}
+    assert VERBS.keys() | others == {verb for verb, _ in described}
     for (_, argument), (description, kind) in described.items():
         assert kind == "SCALAR", "nullable: a dry run needs none"
         assert ("Required unless `dryRun` is true" if argument == "expectedVersion" else "second") in description

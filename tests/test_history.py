@@ -11,7 +11,7 @@ from identity_graphql.domain.contacts import Cluster
 from identity_graphql.domain.decide import Command, VerbResult
 from identity_graphql.domain.events import VerbEvent
 from identity_graphql.domain.history import Moment
-from identity_graphql.domain.identifiers import EMAIL, Identifier, Normalisation
+from identity_graphql.domain.identifiers import EMAIL, Given, Identifier, Normalisation
 from identity_graphql.domain.sentences import explanation, summary
 from identity_graphql.errors import Gone, InvalidInput, NotFound
 from identity_graphql.services.history import HistoryService
@@ -36,7 +36,7 @@ async def steward(storage: Storage) -> StewardService:
 
 async def identify(service: IdentityService, *said: tuple[str | None, str | None]) -> None:
     for email, phone_number in said:
-        await service.identify(email=email, phone_number=phone_number)
+        await service.identify(Given(email=email, phone_number=phone_number))
 
 
 def order(version: int | None = None, other: int | None = None, *, dry_run: bool = False) -> Command:
@@ -128,7 +128,7 @@ async def test_every_earlier_moment_is_answered_as_it_was_then(
     recorded: list[tuple[int, datetime, int, dict[str, Any]]] = []
     said = list(random_requests(4, 60, people=6))
     for number, (email, phone_number) in enumerate(said):
-        cluster = (await service.identify(email=email, phone_number=phone_number)).cluster
+        cluster = (await service.identify(Given(email=email, phone_number=phone_number))).cluster
         if number % 20 == 19 and cluster.size > 1:
             cluster = (await split(steward, cluster.secondary_contact_ids[-1])).clusters[0]
         newest = (await database.tables())["event"][-1]
@@ -149,7 +149,7 @@ async def test_an_identifier_is_found_with_whoever_had_it_then(
     await steward.delete_contact(1, order(1))
     await identify(service, ("a@x.io", "333"))
 
-    now = await service.cluster(email="a@x.io")
+    now = await service.cluster(Identifier(EMAIL, "a@x.io"))
     _, then = await past.of(A, Moment(seq=2))
     _, between = await past.of(A, Moment(seq=3))
 

@@ -20,6 +20,7 @@ import httpx2
 import pytest
 from structlog.testing import capture_logs
 
+from identity_graphql.domain.identifiers import Given
 from identity_graphql.observability import configure
 from identity_graphql.server.http_protocol import MAX_PIPELINED, MAX_REFUSED
 from identity_graphql.services.identify import IdentityService
@@ -301,9 +302,9 @@ async def slow(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     """A service that answers `identify` only when this event is set."""
     may_answer, identify = asyncio.Event(), IdentityService.identify
 
-    async def when_it_may(service: IdentityService, **details: Any) -> Any:
+    async def when_it_may(service: IdentityService, given: Given) -> Any:
         await may_answer.wait()
-        return await identify(service, **details)
+        return await identify(service, given)
 
     monkeypatch.setattr(IdentityService, "identify", when_it_may)
     yield may_answer

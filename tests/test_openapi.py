@@ -22,6 +22,7 @@ from tests.support.graphql import data
 from tests.support.serving import serving
 
 CONTRACTS = sorted(rest.CONTRACTS)
+KINDS = '{"customer_id": {"limit": 1, "on_limit": "withhold"}, "device_id": {"limit": 1}}'
 
 
 def described_in(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -71,14 +72,60 @@ async def test_every_answer_is_as_it_is_described(sqlite: Database, contract: st
             assert looked_up.status_code == status
             check(document, "/lookup", looked_up)
         check(document, "/lookup", await client.post("/lookup", content="hello"))
+        several = {
+            "identifiers": {"email": ["a@x.io", "d@x.io"]},
+            "source": "shop",
+            "occurredAt": "2020-01-31T09:30:00Z",
+        }
+        check(document, "/identify", await client.post("/identify", json=several))
+        check(document, "/identify", await client.post("/identify", json={"identifiers": {"unheard_of": "1"}}))
         for path in ("/health", "/live", "/ready"):
             check(document, path, await client.get(path))
+
+
+@pytest.mark.parametrize("contract", CONTRACTS)
+async def test_answers_with_other_kinds_are_as_they_are_described(sqlite: Database, contract: str) -> None:
+    said: list[dict[str, Any]] = [
+        {"email": "a@x.io", "identifiers": {"customer_id": 42, "device_id": ["b", "a"]}},
+        {"email": "a@x.io", "identifiers": {"customer_id": 43}},
+        {"email": "a@x.io", "identifiers": {}},
+    ]
+    async with serving(sqlite.url, rest_contract=contract, identifier_kinds=KINDS) as client:
+        document = (await client.get("/openapi.json")).json()
+        answers = [await client.post("/identify", json=body) for body in said]
+        looked_up = await client.post("/lookup", json={"identifiers": {"device_id": "b"}})
+
+    for answer in answers:
+        assert answer.status_code == 200
+        check(document, "/identify", answer)
+    check(document, "/lookup", looked_up)
+    contacts = [answer.json() if contract == "flat" else answer.json()["contact"] for answer in (*answers, looked_up)]
+    first = {"customer_id": ["42"], "device_id": ["a", "b"]}
+    assert [contact["identifiers"] for contact in contacts] == [first, {"customer_id": ["43"]}, first, first]
+    assert [list(contact)[-1] for contact in contacts] == ["identifiers"] * 4
+    warned = [answer.headers.get("x-identity-warnings") for answer in answers]
+    assert warned == ["device_id=LIMIT_EXCEEDED", "root=LINK_WITHHELD", None]
 
 
 @pytest.mark.parametrize(
     ("body", "status"),
     [
         ({"email": "a@x.io"}, 200),
+        ({"email": "a@x.io", "identifiers": {}}, 200),
+        ({"email": "a@x.io", "identifiers": None, "source": None, "occurredAt": None}, 200),
+        ({"identifiers": {"customer_id": "42"}}, 200),
+        ({"identifiers": {"customer_id": 42, "device_id": ["a", 2, None]}, "source": "shop"}, 200),
+        ({"identifiers": {"device_id": -(2**53 - 1)}}, 200),
+        ({"email": "a@x.io", "occurredAt": "2020-01-31T09:30:00+01:00"}, 200),
+        ({"identifiers": [1]}, 400),
+        ({"identifiers": {"customer_id": True}}, 400),
+        ({"identifiers": {"customer_id": {"a": "b"}}}, 400),
+        ({"identifiers": {"customer_id": [["a"]]}}, 400),
+        ({"identifiers": {"customer_id": [1.5]}}, 400),
+        ({"identifiers": {"customer_id": 2**53}}, 400),
+        ({"email": "a@x.io", "source": "s" * 65}, 400),
+        ({"email": "a@x.io", "source": 5}, 400),
+        ({"email": "a@x.io", "occurredAt": 5}, 400),
         ({"phoneNumber": "123"}, 200),
         ({"phoneNumber": 123}, 200),
         ({"email": "a@x.io", "phoneNumber": None}, 200),
@@ -94,7 +141,7 @@ async def test_every_answer_is_as_it_is_described(sqlite: Database, contract: st
 async def test_the_request_schema_agrees_with_what_is_accepted(
     sqlite: Database, body: dict[str, Any], status: int
 ) -> None:
-    async with serving(sqlite.url) as client:
+    async with serving(sqlite.url, identifier_kinds=KINDS) as client:
         document = (await client.get("/openapi.json")).json()
         response = await client.post("/identify", json=body)
 
@@ -103,8 +150,17 @@ async def test_the_request_schema_agrees_with_what_is_accepted(
     assert jsonschema.Draft202012Validator(schema).is_valid(body) == (status == 200)
 
 
-@pytest.mark.parametrize("body", [{}, {"email": None, "phoneNumber": None}, {"email": "", "phoneNumber": " "}])
-async def test_that_one_of_the_two_is_needed_is_said_in_words(sqlite: Database, body: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"email": None, "phoneNumber": None},
+        {"email": "", "phoneNumber": " "},
+        {"identifiers": {}, "source": "shop"},
+        {"identifiers": {"email": [], "phone_number": [None, ""]}},
+    ],
+)
+async def test_that_an_identifier_is_needed_is_said_in_words(sqlite: Database, body: dict[str, Any]) -> None:
     """As a schema, it is what generators of clients stumble over."""
     async with serving(sqlite.url) as client:
         request = (await client.get("/openapi.json")).json()["components"]["schemas"]["IdentifyRequest"]
@@ -186,6 +242,11 @@ async def test_a_generated_client_calls_the_service(
         {"lookup": True, "email": "mcfly@hillvalley.edu", "phone_number": "null"},
         {},
         {"lookup": True, "email": "doc@hillvalley.edu"},
+        {
+            "identifiers": {"email": ["lorraine@hillvalley.edu", "mcfly@hillvalley.edu"], "phone_number": 123456},
+            "source": "shop",
+            "occurred_at": "2020-01-31T09:30:00+00:00",
+        },
     ]
     document = (await contacts.get("/openapi.json")).json()
     await asyncio.to_thread(generated.generate, document, tmp_path)
@@ -193,10 +254,13 @@ async def test_a_generated_client_calls_the_service(
 
     answer = rest.CONTRACTS[contract].answer.__name__
     assert [(status, kind) for status, kind, *_ in answers] == (
-        [(200, answer)] * 6 + [(400, "ErrorAnswer"), (404, "ErrorAnswer")]
+        [(200, answer)] * 6 + [(400, "ErrorAnswer"), (404, "ErrorAnswer"), (200, answer)]
     )
+    with_kinds = answers.pop()
     plain = (await contacts.post("/identify", json={"phoneNumber": "123456"})).json()
     assert "lorraine@hillvalley.edu" in json.dumps(plain)
+    contact = (plain if contract == "flat" else plain["contact"]) | {"identifiers": {}}
+    assert with_kinds == [200, answer, contact if contract == "flat" else {"contact": contact}, None]
     assert [parsed for _, _, parsed, _ in answers[1:6]] == [plain] * 5
     assert [warning for *_, warning in answers] == [None] * 4 + ["phoneNumber=IGNORED_VALUE"] * 2 + [None] * 2
     assert answers[6][2]["details"][0]["path"] == "root"

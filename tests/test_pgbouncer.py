@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import sqlalchemy as sa
 
-from identity_graphql.domain.identifiers import Normalisation
+from identity_graphql.domain.identifiers import Given, Normalisation
 from identity_graphql.services.identify import IdentityService
 from identity_graphql.services.verification import verify
 from identity_graphql.storage import Storage
@@ -90,7 +90,7 @@ async def test_many_callers_at_once_are_answered(storage: Storage, pooled: Datab
 
     for attempt in range(10):
         requests = [
-            one.identify(email=f"e{attempt}.{caller % 4}@x.io", phone_number=f"10000{caller % 8}")
+            one.identify(Given(email=f"e{attempt}.{caller % 4}@x.io", phone_number=f"10000{caller % 8}"))
             for caller in range(CALLERS)
             for one in (service, second)
         ]

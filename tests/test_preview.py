@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from identity_graphql.domain.contacts import PROVISIONAL
 from identity_graphql.domain.events import PROVISIONAL_SEQ
-from identity_graphql.domain.identifiers import Normalisation
+from identity_graphql.domain.identifiers import Given, Normalisation
 from identity_graphql.domain.reconcile import Decision
 from identity_graphql.errors import Busy
 from identity_graphql.services.history import HistoryService
@@ -169,7 +169,7 @@ async def test_new_contacts_of_a_dry_run_are_numbered_in_their_order(embedded: h
 
 
 async def test_a_dry_run_of_a_thousand_items_is_one_statement(service: IdentityService, database: Database) -> None:
-    items: list[tuple[object, object]] = [(f"{n % 300}@x.io", f"5{n % 170:03}") for n in range(1000)]
+    items = [Given(f"{n % 300}@x.io", f"5{n % 170:03}") for n in range(1000)]
     before = await database.dump()
 
     with statements() as sent:
@@ -202,11 +202,11 @@ async def test_the_history_of_a_dry_run_comes_page_by_page(embedded: httpx2.Asyn
 
 async def test_what_was_tried_on_a_state_that_is_no_more_is_busy(storage: Storage) -> None:
     service, history = IdentityService(storage, Normalisation()), HistoryService(storage)
-    await service.identify(email="a@x.io", phone_number="111")
-    decision = await service.preview(email="b@x.io", phone_number="111")
+    await service.identify(Given(email="a@x.io", phone_number="111"))
+    decision = await service.preview(Given(email="b@x.io", phone_number="111"))
     assert decision.event is not None
     assert len((await history.of_contacts_after([1], [decision.event])).events) == 2
-    await service.identify(email="c@x.io", phone_number="111")
+    await service.identify(Given(email="c@x.io", phone_number="111"))
 
     with pytest.raises(Busy):
         await history.of_contacts_after([1], [decision.event])

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from identity_graphql.domain.contacts import Cluster, Contact, LinkPrecedence
 from identity_graphql.domain.events import Demotion, Outcome
-from identity_graphql.domain.identifiers import Normalisation
+from identity_graphql.domain.identifiers import Given, Normalisation
 from identity_graphql.domain.reconcile import TICK, Found, Numbers, Request, reconcile
 from identity_graphql.domain.state import Pair
 from tests.models.oracle import Oracle
@@ -21,7 +21,7 @@ NORMALISATION = Normalisation()
 
 
 def request(email: str | None = None, phone_number: str | None = None) -> Request:
-    return Request(NORMALISATION.details(email=email, phone_number=phone_number), NORMALISATION.version)
+    return Request(NORMALISATION.details(Given(email=email, phone_number=phone_number)), NORMALISATION.version)
 
 
 def primary(id: int, email: str | None, phone_number: str | None, *, at: datetime = NOW) -> Contact:

@@ -16,10 +16,12 @@ GIVEN: dict[str, Any] = {
     "primary_ids": [1, 2],
     "emails": ["a@x.io", "b@x.io"],
     "phone_numbers": ["111111", "222222"],
-    "pair_emails": ["a@x.io", "b@x.io"],
-    "pair_phone_numbers": ["111111", "222222"],
-    "values": ["a@x.io", "b@x.io"],
-    "kind": "email",
+    "pair_values": ["a@x.io", "b@x.io"],
+    "pair_other_values": ["111111", "222222"],
+    "kind0": "email",
+    "values0": ["a@x.io", "b@x.io"],
+    "kind1": "phone_number",
+    "values1": ["111111", "222222"],
     "of_kind": "email",
     "after": 0,
     "upto": 10,
@@ -35,7 +37,7 @@ LISTS = {
     for name, statement in vars(statements).items()
     if isinstance(statement, sa.Select | sa.CompoundSelect | sa.Update)
     and "POSTCOMPILE" in str(statement.compile(dialect=sqlite.dialect()))
-}
+} | {"find_all": statements.find_all(2)}
 
 
 def test_there_are_statements_with_lists() -> None:

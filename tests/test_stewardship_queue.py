@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from identity_graphql.domain.decide import Command, VerbResult
 from identity_graphql.domain.events import IdentifyEvent
-from identity_graphql.domain.identifiers import Normalisation
+from identity_graphql.domain.identifiers import Given, Normalisation
 from identity_graphql.domain.reconcile import Request, reconcile
 from identity_graphql.domain.replay import replay
 from identity_graphql.errors import Conflict, Refused
@@ -103,7 +103,7 @@ class Scene:
                     running = running or asyncio.ensure_future(verb())
                     await self._until_it_waits(running)
                     email, phone_number = asked.pop(0) if asked else (f"busy{count}@x.io", "222222")
-                    details = Normalisation().details(email=email, phone_number=phone_number)
+                    details = Normalisation().details(Given(email=email, phone_number=phone_number))
                     plan = reconcile([Request(details, "test")], await attempt.find(details.identifiers, []))
                     await attempt.apply(plan)
                     count += 1

@@ -13,7 +13,7 @@ import pytest
 from identity_graphql.domain.contacts import Contact
 from identity_graphql.domain.decide import Command, VerbResult
 from identity_graphql.domain.replay import replay
-from identity_graphql.errors import Busy, IdentityError, NotFound, Refused
+from identity_graphql.errors import Busy, IdentityError, InvalidInput, NotFound, Refused
 from identity_graphql.services.stewardship import StewardService
 from tests.support.databases import Database, check, tables_of
 from tests.support.identifiers import email, phone_number
@@ -58,6 +58,8 @@ async def test_requests_and_stewards_at_once_leave_a_sound_database(
             try:
                 decision = await stewards[number % 2].identify(email, phone_number)
                 happened[decision.outcome] += 1
+            except InvalidInput:  # all that it brings is blocked
+                happened["INVALID"] += 1
             except Busy:  # on a slow disk, SQLite's only writer may keep the others waiting
                 happened["BUSY"] += 1
             await asyncio.sleep(random.random() / 20)
@@ -104,6 +106,8 @@ async def random_verb(steward: Steward, random: Random) -> Callable[[], Awaitabl
         lambda: steward.undo(random.randrange(1, 200)),
         lambda: steward.erase(random.choice([email("p11@x.io"), phone_number("555022")])),
         lambda: steward.erase_cluster(one.id),
+        lambda: steward.block(phone_number(f"5550{random.randrange(4)}1"), retract=random.random() < 0.5),
+        lambda: steward.unblock(phone_number(f"5550{random.randrange(4)}1")),
     ]
     return random.choice(verbs)
 
@@ -118,6 +122,7 @@ VERBS: dict[str, Callable[[StewardService, Command], Awaitable[VerbResult]]] = {
     "restore": lambda steward, order: steward.restore_contact(5, order),
     "erase a cluster": lambda steward, order: steward.erase_cluster(2, order),
     "erase an identifier": lambda steward, order: steward.erase_identifier(email("b@x.io"), order),
+    "block": lambda steward, order: steward.block_identifier(phone_number("111"), order, retract=True),
 }
 
 

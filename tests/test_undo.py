@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from identity_graphql.domain.decide import VerbResult
+from identity_graphql.domain.identifiers import EMAIL, Given, Identifier
 from identity_graphql.errors import Gone, IdentityError, InvalidInput, NotFound, Refused
 from identity_graphql.storage import Storage, tables
 from tests.models.memory import Memory
@@ -42,7 +43,7 @@ async def random_history(steward: Steward, random: Random, case: int) -> None:
         for _ in range(random.randint(2, 5)):
             both = (random.choice(emails), random.choice(phone_numbers))
             batch.append(random.choice([both, both, both, (both[0], None), (None, both[1])]))
-        for decision in await steward.service.identify_many(batch):
+        for decision in await steward.service.identify_many([Given(*said) for said in batch]):
             assert not isinstance(decision, IdentityError)
             ids += [decision.contact.id] if decision.contact else []
         if random.random() < 0.5:
@@ -168,7 +169,7 @@ async def test_the_later_request_that_is_then_the_first_to_carry_an_identifier_g
     assert bridge.event is not None
     assert (born.email, born.phone_number, born.created_at) == (A, "222", bridge.event.at)
     assert born.updated_at > born.created_at, "it was written later"
-    assert await steward.service.cluster(email=B) is None
+    assert await steward.service.cluster(Identifier(EMAIL, B)) is None
 
 
 async def test_what_stays_keeps_its_id_and_the_oldest_that_stays_is_the_primary(steward: Steward) -> None:
@@ -186,7 +187,7 @@ async def test_an_undone_id_resolves_as_undone_with_the_time(steward: Steward) -
     result = await steward.undo(1)
 
     with pytest.raises(Gone, match="Contact 1 was undone at") as gone:
-        await steward.service.cluster(contact_id=1)
+        await steward.service.cluster(1)
     assert gone.value.at == result.event.at
     assert (await steward.identify(A, "111")).cluster.primary.id == 2, "and its values are a new customer's"
 
@@ -202,7 +203,7 @@ async def test_an_undo_can_be_undone_and_everything_is_as_before(steward: Stewar
     assert await steward.state() == before
     assert await steward.clusters() == [[1, 2, 3]]
     with pytest.raises(Gone, match="undone"):
-        await steward.service.cluster(contact_id=4)
+        await steward.service.cluster(4)
 
 
 async def test_a_contact_that_an_undo_made_gets_its_id_again_when_it_is_needed_again(steward: Steward) -> None:

@@ -20,7 +20,7 @@ from identity_graphql.app import verify as verify_database
 from identity_graphql.domain.components import Components
 from identity_graphql.domain.decide import Command, VerbResult
 from identity_graphql.domain.events import Demotion, EventKind, IdentifyEvent, Outcome
-from identity_graphql.domain.identifiers import Details, Normalisation
+from identity_graphql.domain.identifiers import Details, Given, Normalisation, identifiers
 from identity_graphql.domain.reconcile import Request, reconcile
 from identity_graphql.domain.state import State
 from identity_graphql.domain.verify import Difference, broken, differences, digest, rebuild
@@ -67,7 +67,7 @@ async def told(storage: Storage) -> None:
 
     async def identify(name: str | None, number: int | None) -> int:
         decision = await service.identify(
-            email=name and f"{name}@example.com", phone_number=number and f"+1555{number:04}"
+            Given(email=name and f"{name}@example.com", phone_number=number and f"+1555{number:04}")
         )
         return decision.cluster.primary.id if decision.contact is None else decision.contact.id
 
@@ -102,21 +102,25 @@ async def told(storage: Storage) -> None:
     bridge = next(known for known in events if isinstance(known, IdentifyEvent) and known.contact_id == last.id)
     await carried_out(lambda order: steward.undo(bridge.seq, order, then_ban=True))
     await identify("j", 9)
+    for number in range(20, 31):
+        await identify("k", number)
     await service.close()
 
 
 async def test_a_log_of_version_1_is_replayed_as_it_was_read_then(storage: Storage, database: Database) -> None:
     """What it has could not be given any more, and stays what it is."""
     service, steward = IdentityService(storage, Normalisation()), StewardService(storage, Normalisation())
-    old = Details("john@example.com,", "98765432109876543211", {"email": "John@example.com,", "phoneNumber": "..."})
-    for details in (old, Details("john@example.com,", "98765432100", {})):
+    old = Details(
+        identifiers("john@example.com,", "98765432109876543211"), {"email": "John@example.com,", "phoneNumber": "..."}
+    )
+    for details in (old, Details(identifiers("john@example.com,", "98765432100"), {})):
         async with storage.attempt() as attempt:
-            found = await attempt.find(set(details.identifiers), {details.pair} if details.pair else set())
+            found = await attempt.find(set(details.identifiers), set(details.pairs))
             await attempt.apply(reconcile([Request(details, "1")], found))
 
     with pytest.raises(ConfigurationError, match=r"normalisation 1,.* set to 3\..*9876543210.*-1 count.*stored twice"):
         await service.check_normalisation()
-    new = await service.identify(email="john@example.com", phone_number="98765432100")
+    new = await service.identify(Given(email="john@example.com", phone_number="98765432100"))
     await service.check_normalisation()
 
     assert new.outcome is Outcome.LINKED
@@ -132,15 +136,15 @@ async def test_a_log_of_version_1_is_replayed_as_it_was_read_then(storage: Stora
 async def test_a_log_of_version_2_is_gone_on_with_once_that_is_accepted(storage: Storage, database: Database) -> None:
     """Whoever is stored by it is found as before: what reads differently now was refused then."""
     service = IdentityService(storage, Normalisation())
-    said = Normalisation().details(email="a@x.io", phone_number="111")
+    said = Normalisation().details(Given(email="a@x.io", phone_number="111"))
     async with storage.attempt() as attempt:
         await attempt.apply(reconcile([Request(said, "2")], await attempt.find(set(said.identifiers), set())))
 
     with pytest.raises(ConfigurationError, match=r"normalisation 2,.* set to 3\..*unknown.*0022.*of version 2\."):
         await service.check_normalisation()
-    assert (await service.identify(email="a@x.io", phone_number="111")).outcome is Outcome.UNCHANGED
-    assert (await service.identify(email="a@x.io", phone_number=-1)).outcome is Outcome.UNCHANGED
-    assert (await service.identify(email="Unknown", phone_number="222")).outcome is Outcome.CREATED
+    assert (await service.identify(Given(email="a@x.io", phone_number="111"))).outcome is Outcome.UNCHANGED
+    assert (await service.identify(Given(email="a@x.io", phone_number=-1))).outcome is Outcome.UNCHANGED
+    assert (await service.identify(Given(email="Unknown", phone_number="222"))).outcome is Outcome.CREATED
     await service.check_normalisation()
 
     events = (await database.check())["event"]
@@ -212,7 +216,7 @@ async def test_after_random_requests_and_every_verb_there_is_no_difference(
 ) -> None:
     await told(storage)
     for start in range(3):
-        await service.identify_many(random_requests(start, 150, people=40))
+        await service.identify_many([Given(*said) for said in random_requests(start, 150, people=40)])
     steward = StewardService(storage, Normalisation())
     for seq in (70, 80, 90, 100):
         await carried_out(lambda order, seq=seq: steward.undo(seq, order))  # type: ignore[misc]
@@ -245,7 +249,7 @@ async def test_a_request_changes_the_hash(embedded: Storage, copy: Rows) -> None
     await fill(embedded, copy)
     before, _ = await verified(embedded)
     service = IdentityService(embedded, Normalisation())
-    await service.identify(email="new@example.com")
+    await service.identify(Given(email="new@example.com"))
     await service.close()
 
     after, lines = await verified(embedded)
@@ -263,7 +267,7 @@ async def test_beside_traffic_it_sees_one_moment(databases: Databases) -> None:
 
     async def traffic(number: int) -> None:
         for said in requests[number::9]:
-            await service.identify(email=said[0], phone_number=said[1])
+            await service.identify(Given(email=said[0], phone_number=said[1]))
 
     clients = [asyncio.ensure_future(traffic(number)) for number in range(9)]
     sizes = []
@@ -558,6 +562,26 @@ def a_surplus_mark_of_nobody(rows: Rows) -> Damage:
     return [insert("event_contact", contact_id=8888, seq=1)], ["mark of event 1 on contact 8888: is not in the log"]
 
 
+def a_missing_count(rows: Rows) -> Damage:
+    row = rows["cluster_count"][0]
+    return [delete("cluster_count", row)], [
+        f"count of contacts in cluster {row['primary_id']}: is missing from the table",
+    ]
+
+
+def a_wrong_count(rows: Rows) -> Damage:
+    row = rows["cluster_count"][0]
+    return [update("cluster_count", row, count=99)], [
+        f"count of contacts in cluster {row['primary_id']}: is 99 in the table, {row['count']} by the log",
+    ]
+
+
+def a_count_of_nobody(rows: Rows) -> Damage:
+    return [insert("cluster_count", primary_id=99999, kind="", count=7)], [
+        "count of contacts in cluster 99999: is not in the log",
+    ]
+
+
 def a_missing_former_claim(rows: Rows) -> Damage:
     row = rows["former_claim"][0]
     word = "an email" if row["kind"] == "email" else "a phone number"
@@ -681,6 +705,9 @@ DAMAGES = (
     a_missing_mark,
     a_surplus_mark,
     a_surplus_mark_of_nobody,
+    a_missing_count,
+    a_wrong_count,
+    a_count_of_nobody,
     a_missing_former_claim,
     a_surplus_former_claim,
     a_surplus_former_claim_on_what_he_does_not_carry,

@@ -9,6 +9,7 @@ import msgspec
 
 from identity_graphql import __version__
 from identity_graphql.api import rest
+from identity_graphql.domain.identifiers import LONGEST_SOURCE, MOST_IDENTIFIERS
 from identity_graphql.domain.warnings import WarningCode
 
 REFERENCE = "#/components/schemas/{name}"
@@ -18,8 +19,9 @@ JSON = "application/json"
 # that what no property can say is said in words.
 IDENTIFY_REQUEST = {
     "title": "IdentifyRequest",
-    "description": "An email, a phone number, or both: at least one of them must say something. Left out, null, blank,"
-    " or a word such as `null` counts as not given. Other keys are ignored.",
+    "description": "What is known of one customer: an email, a phone number, identifiers of other kinds; at least one"
+    f" of them must say something, and there are at most {MOST_IDENTIFIERS}. Left out, null, blank, or a word such as"
+    " `null` counts as not given. Other keys are ignored.",
     "type": "object",
     "properties": {
         "email": {
@@ -34,6 +36,33 @@ IDENTIFY_REQUEST = {
             "maximum": 2**53 - 1,
             "examples": ["123456"],
         },
+        "identifiers": {
+            "title": "Identifiers",
+            "description": "Identifiers of any kind: `email`, `phone_number`, or one of the setting IDENTIFIER_KINDS."
+            " For each kind a value or a list of values, as text or as whole numbers. If it is there, the answer has"
+            " `identifiers`, too.",
+            "type": ["object", "null"],
+            "additionalProperties": {
+                "type": ["string", "integer", "array", "null"],
+                "minimum": -(2**53 - 1),
+                "maximum": 2**53 - 1,
+                "items": {"type": ["string", "integer", "null"], "minimum": -(2**53 - 1), "maximum": 2**53 - 1},
+            },
+            "examples": [{"customer_id": "42", "device_id": ["a", "b"]}],
+        },
+        "source": {
+            "description": "Which system says so; the log keeps it.",
+            "type": ["string", "null"],
+            "maxLength": LONGEST_SOURCE,
+            "examples": ["shop"],
+        },
+        "occurredAt": {
+            "description": "When it was true, if that was before now; with its offset from UTC. It decides who is the"
+            " oldest, and so the primary.",
+            "type": ["string", "null"],
+            "format": "date-time",
+            "examples": ["2020-01-31T09:30:00Z"],
+        },
     },
 }
 # What "Try it out" sends; `identify` answers any of them with 200.
@@ -44,6 +73,14 @@ EXAMPLES = {
     },
     "email": {"summary": "An email alone", "value": {"email": "mcfly@hillvalley.edu"}},
     "phoneNumber": {"summary": "A phone number alone", "value": {"phoneNumber": "123456"}},
+    "identifiers": {
+        "summary": "Two emails and a phone number, where they are from, and when that was true",
+        "value": {
+            "identifiers": {"email": ["mcfly@hillvalley.edu", "marty@hillvalley.edu"], "phone_number": 123456},
+            "source": "shop",
+            "occurredAt": "2020-01-31T09:30:00Z",
+        },
+    },
 }
 
 
@@ -59,8 +96,8 @@ def document(contract: rest.Contract, root: str = ".") -> dict[str, Any]:
         "info": {
             "title": "identity_graphql",
             "version": __version__,
-            "description": "Which customer is this? Links emails and phone numbers to one customer and answers "
-            "with everything known about them. GraphQL is at `/graphql`.",
+            "description": "Which customer is this? Links emails, phone numbers and identifiers of other kinds "
+            "to one customer and answers with everything known about them. GraphQL is at `/graphql`.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": root}],
@@ -81,7 +118,7 @@ def _identify(contract: rest.Contract) -> dict[str, Any]:
     refused = {"400": _answer("The input cannot be accepted; nothing was changed.", rest.ErrorAnswer)}
     return {
         "operationId": "identify",
-        "summary": "Link an email, a phone number, or both to their customer.",
+        "summary": "Link identifiers to their customer.",
         "description": "Repeating a request is safe and changes nothing.",
         **_cluster_of(contract, refused),
     }
@@ -95,7 +132,7 @@ def _lookup(contract: rest.Contract) -> dict[str, Any]:
     }
     return {
         "operationId": "lookup",
-        "summary": "Find the customer of an email, a phone number, or both.",
+        "summary": "Find the customer who has these identifiers.",
         "description": "Writes nothing: what is not known stays unknown.",
         **_cluster_of(contract, refused),
     }

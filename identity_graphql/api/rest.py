@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -24,8 +24,10 @@ from identity_graphql.api.body import (
     require_plain_json,
     whole_body,
 )
+from identity_graphql.api.moments import moment
 from identity_graphql.api.names import wire_names
 from identity_graphql.domain.contacts import Cluster
+from identity_graphql.domain.identifiers import BUILT_IN, Given
 from identity_graphql.domain.reconcile import Decision
 from identity_graphql.errors import Busy, IdentityError, InvalidInput, NotFound, Problem, Unexpected
 from identity_graphql.observability import describe, log, note, request_id
@@ -38,6 +40,14 @@ RETRY_AFTER = "1"  # seconds
 PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 Ids = list[int]
+Others = Annotated[
+    dict[str, list[str]],
+    Meta(
+        description="Only where the request had `identifiers`: the customer's values of every kind but email and phone"
+        " number.",
+        examples=[{"customer_id": ["42"]}],
+    ),
+]
 
 
 class BitespeedContact(Struct):
@@ -47,6 +57,7 @@ class BitespeedContact(Struct):
     emails: list[str]
     phoneNumbers: list[str]
     secondaryContactIds: Ids
+    identifiers: Others | UnsetType = UNSET
 
 
 class CorrectedContact(Struct):
@@ -56,6 +67,7 @@ class CorrectedContact(Struct):
     emails: list[str]
     phoneNumbers: list[str]
     secondaryContactIds: Ids
+    identifiers: Others | UnsetType = UNSET
 
 
 class BitespeedAnswer(Struct):
@@ -67,7 +79,7 @@ class CorrectedAnswer(Struct):
 
 
 class ErrorDetail(Struct):
-    path: Annotated[str, Meta(examples=["root", "email", "phoneNumber"])]
+    path: Annotated[str, Meta(examples=["root", "email", "phoneNumber", "identifiers.customer_id"])]
     message: str
 
 
@@ -95,16 +107,16 @@ class Ready(Struct):
     status: Literal["ready"]
 
 
-def _bitespeed(cluster: Cluster) -> BitespeedAnswer:
-    return BitespeedAnswer(BitespeedContact(*_columns(cluster)))
+def _bitespeed(cluster: Cluster, others: Others | UnsetType = UNSET) -> BitespeedAnswer:
+    return BitespeedAnswer(BitespeedContact(*_columns(cluster), others))
 
 
-def _corrected(cluster: Cluster) -> CorrectedAnswer:
-    return CorrectedAnswer(CorrectedContact(*_columns(cluster)))
+def _corrected(cluster: Cluster, others: Others | UnsetType = UNSET) -> CorrectedAnswer:
+    return CorrectedAnswer(CorrectedContact(*_columns(cluster), others))
 
 
-def _flat(cluster: Cluster) -> CorrectedContact:
-    return CorrectedContact(*_columns(cluster))
+def _flat(cluster: Cluster, others: Others | UnsetType = UNSET) -> CorrectedContact:
+    return CorrectedContact(*_columns(cluster), others)
 
 
 def _columns(cluster: Cluster) -> tuple[int, list[str], list[str], Ids]:
@@ -116,11 +128,20 @@ def _columns(cluster: Cluster) -> tuple[int, list[str], list[str], Ids]:
     )
 
 
+def _others(cluster: Cluster) -> dict[str, list[str]]:
+    """The values of every kind but the two that have lists of their own."""
+    found: dict[str, list[str]] = {}
+    for identifier in cluster.identifiers:
+        if identifier.kind not in BUILT_IN:
+            found.setdefault(identifier.kind, []).append(identifier.value)
+    return found
+
+
 class Contract(Struct, frozen=True):
     """How one of the replaced systems answers."""
 
     answer: type[Struct]
-    shape: Callable[[Cluster], Struct]
+    shape: Callable[..., Struct]
     health: type[Struct]
 
 
@@ -170,14 +191,47 @@ class ClusterEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         require_plain_json(scope)
         said = _json_object(await whole_body(scope, receive, limit=LARGEST_BODY))
-        decision = await self._decide(email=said.get("email"), phone_number=said.get("phoneNumber"))
-        body = _encode(self._shape(decision.cluster))
+        if said.keys().isdisjoint(_MORE):
+            decision = await self._decide(Given(said.get("email"), said.get("phoneNumber")))
+        else:
+            decision = await self._decide(_given(said))
+        cluster = decision.cluster
+        body = _encode(
+            self._shape(cluster, _others(cluster)) if said.get("identifiers") is not None else self._shape(cluster)
+        )
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         if warnings := decision.warnings:
             told = ", ".join(f"{warning.field or 'root'}={warning.code}" for warning in warnings)
             headers.append((b"x-identity-warnings", told.encode()))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+_MORE = ("identifiers", "source", "occurredAt")
+
+
+def _given(said: Mapping[str, object]) -> Given:
+    """What a request with more than an email and a phone number brings."""
+    identifiers = said.get("identifiers")
+    problems: list[Problem] = []
+    if not isinstance(identifiers, dict | None):
+        message = 'identifiers must be an object of kinds and values, such as {"customer_id": "42"}'
+        problems.append(Problem("identifiers", message))
+        identifiers = None
+    pairs = [
+        (kind, value)
+        for kind, values in (identifiers or {}).items()
+        for value in (values if isinstance(values, list) else [values])
+    ]
+    occurred_at = None
+    if said.get("occurredAt") is not None:
+        try:
+            occurred_at = moment(said["occurredAt"])
+        except ValueError as error:
+            problems.append(Problem("occurredAt", f"occurredAt: {error}"))
+    if problems:
+        raise InvalidInput(*problems)
+    return Given(said.get("email"), said.get("phoneNumber"), pairs, said.get("source"), occurred_at)
 
 
 def _json_object(body: bytes) -> dict[str, object]:
@@ -219,7 +273,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 
 
 async def on_too_large(request: Request, error: Exception) -> Response:
-    message = f"The body may have at most {LARGEST_BODY:,} bytes: send an email and a phone number, and nothing else."
+    message = f"The body may have at most {LARGEST_BODY:,} bytes: send what is known of one customer, and nothing else."
     return error_response(413, message)
 
 

@@ -27,6 +27,7 @@ class ContactChange(Struct, frozen=True, omit_defaults=True):
     id: int
     email: str | UnsetType | None = UNSET
     phone_number: str | UnsetType | None = UNSET
+    others: tuple[Identifier, ...] | UnsetType = UNSET
     linked_id: int | UnsetType | None = UNSET
     updated_at: datetime | UnsetType = UNSET
     deleted_at: datetime | UnsetType | None = UNSET
@@ -39,6 +40,15 @@ class ContactChange(Struct, frozen=True, omit_defaults=True):
 _COLUMNS = ContactChange.__struct_fields__[1:]
 
 
+class WithheldRow(Struct, frozen=True, array_like=True):
+    """A pair that is kept back now (`Withheld`): by the event ``seq``, or no longer (None)."""
+
+    pair: Pair
+    seq: int | None
+    banned: bool
+    limit_kind: str | None = None
+
+
 class Changes(Struct, frozen=True, omit_defaults=True):
     """Rows that changed. Each ends with what is there now (the contact that claims, the event); None: it is gone."""
 
@@ -46,10 +56,11 @@ class Changes(Struct, frozen=True, omit_defaults=True):
     contacts: tuple[ContactChange, ...] = ()
     claims: tuple[tuple[Identifier, int | None], ...] = ()
     pairs: tuple[tuple[Pair, int | None], ...] = ()
-    withheld: tuple[tuple[Pair, int | None, bool], ...] = ()
+    withheld: tuple[WithheldRow, ...] = ()
     links: tuple[tuple[int, int, int | None], ...] = ()
     bans: tuple[tuple[int, int, int | None], ...] = ()
     parked: tuple[tuple[int, Pair, int | None], ...] = ()
+    blocked: tuple[tuple[Identifier, int | None], ...] = ()
 
     @classmethod
     def between(cls, before: State, after: State) -> Self:
@@ -67,12 +78,15 @@ class Changes(Struct, frozen=True, omit_defaults=True):
             claims=tuple(_differing(before.claims, after.claims)),
             pairs=tuple(_differing(before.pairs, after.pairs)),
             withheld=tuple(
-                (pair, None if now is None else now.seq, now is not None and now.banned)
+                WithheldRow(pair, None, False)
+                if now is None
+                else WithheldRow(pair, now.seq, now.banned, now.limit_kind)
                 for pair, now in _differing(before.withheld, after.withheld)
             ),
             links=tuple((*bound, now) for bound, now in _differing(before.links, after.links)),
             bans=tuple((*bound, now) for bound, now in _differing(before.bans, after.bans)),
             parked=tuple((*key, now) for key, now in _differing(before.parked, after.parked)),
+            blocked=tuple(_differing(before.blocked, after.blocked)),
         )
 
     def with_contacts(self, before: State, contacts: Iterable[Contact]) -> Self:
@@ -101,14 +115,17 @@ class Changes(Struct, frozen=True, omit_defaults=True):
             _set(state.claims, identifier, contact_id)
         for pair, number in self.pairs:
             _set(state.pairs, pair, _number(number, seq))
-        for pair, number, banned in self.withheld:
-            given = _number(number, seq)
-            _set(state.withheld, pair, None if given is None else Withheld(given, banned))
+        for row in self.withheld:
+            given = _number(row.seq, seq)
+            kept = None if given is None else Withheld(given, row.banned, row.limit_kind)
+            _set(state.withheld, row.pair, kept)
         for bonds, rows in ((state.links, self.links), (state.bans, self.bans)):
             for a, b, number in rows:
                 _set(bonds, (a, b), _number(number, seq))
         for contact_id, pair, number in self.parked:
             _set(state.parked, (contact_id, pair), _number(number, seq))
+        for identifier, number in self.blocked:
+            _set(state.blocked, identifier, _number(number, seq))
 
     @property
     def contact_ids(self) -> frozenset[int]:
@@ -125,7 +142,7 @@ class Changes(Struct, frozen=True, omit_defaults=True):
     @property
     def all_pairs(self) -> frozenset[Pair]:
         """Every pair whose standing as evidence it changes."""
-        return frozenset({row[0] for row in self.pairs} | {row[0] for row in self.withheld})
+        return frozenset({row[0] for row in self.pairs} | {row.pair for row in self.withheld})
 
     def renumbered(self, ids: Mapping[int, int]) -> Self:
         """Returns the same after the database gave out the real ids."""
@@ -154,7 +171,7 @@ def touched(before: State, after: State, changes: Changes) -> set[int]:
     """Returns the primaries, of before or of afterwards, of the clusters that these changes are of."""
     contacts = {contact_id for contact_id in changes.contact_ids if contact_id < PROVISIONAL}
     contacts |= {contact.id for contact in changes.created}
-    identifiers = {identifier for identifier, _ in changes.claims}
+    identifiers = {identifier for identifier, _ in (*changes.claims, *changes.blocked)}
     identifiers.update(*changes.all_pairs)
     primaries: set[int] = set()
     for state in (before, after):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Self
@@ -10,7 +10,7 @@ from typing import Self
 from msgspec import Struct
 from msgspec.structs import replace
 
-from identity_graphql.domain.identifiers import Identifier, identifiers
+from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, Identifier, identifiers
 from identity_graphql.errors import Gone, NotFound
 
 PROVISIONAL = 2**62
@@ -32,12 +32,13 @@ class LinkPrecedence(StrEnum):
 
 
 class Contact(Struct, frozen=True):
-    """One stored record: an email, a phone number, or both.
+    """One stored record: what one request brought of a customer.
 
     ``version`` and ``changed_at`` of a primary are those of its cluster. A contact that never was a primary
     has version 0 and no ``changed_at``; a demoted one keeps what its cluster had when it was merged.
-    ``claims_…``: the contact brought this identifier, nobody had it before. A deleted contact keeps its row as it
-    was; ``undone_at``: what had made it was undone; ``erased_at``: its values were taken out for good.
+    ``others``: what it carries beside one email and one phone number, in order. ``claims_…``: the contact brought this
+    identifier, nobody had it before. A deleted contact keeps its row as it was; ``undone_at``: what had made it was
+    undone; ``erased_at``: its values were taken out for good.
     """
 
     id: int
@@ -51,6 +52,8 @@ class Contact(Struct, frozen=True):
     changed_at: datetime | None = None
     claims_email: bool = False
     claims_phone_number: bool = False
+    others: tuple[Identifier, ...] = ()
+    claims_others: tuple[Identifier, ...] = ()
     erased_at: datetime | None = None
     undone_at: datetime | None = None
 
@@ -69,10 +72,26 @@ class Contact(Struct, frozen=True):
         return self.deleted_at is not None and self.erased_at is None and self.undone_at is None
 
     @property
+    def carried(self) -> tuple[Identifier, ...]:
+        """The identifiers that stand in its row."""
+        return identifiers(self.email, self.phone_number, self.others)
+
+    @property
     def claims(self) -> tuple[Identifier, ...]:
         """The identifiers that this contact brought."""
         return identifiers(
-            self.email if self.claims_email else None, self.phone_number if self.claims_phone_number else None
+            self.email if self.claims_email else None,
+            self.phone_number if self.claims_phone_number else None,
+            self.claims_others,
+        )
+
+    def claiming(self, claims: Collection[Identifier]) -> Self:
+        """The same contact where it claims those of its identifiers that are among these."""
+        return replace(
+            self,
+            claims_email=self.email is not None and Identifier(EMAIL, self.email) in claims,
+            claims_phone_number=self.phone_number is not None and Identifier(PHONE_NUMBER, self.phone_number) in claims,
+            claims_others=tuple(identifier for identifier in self.others if identifier in claims),
         )
 
     def renumbered(self, ids: Mapping[int, int]) -> Self:
@@ -126,35 +145,65 @@ class Cluster(Struct, frozen=True):
     @property
     def emails(self) -> tuple[str, ...]:
         """The emails that this cluster claims, by first sighting; the primary's comes first."""
+        if self._has_others:
+            return self.values(EMAIL)
         claimed = {contact.email for contact in self.contacts if contact.claims_email}
         return tuple(dict.fromkeys(c.email for c in self.contacts if c.email and c.email in claimed))
 
     @property
     def phone_numbers(self) -> tuple[str, ...]:
         """The phone numbers that this cluster claims, by first sighting; the primary's comes first."""
+        if self._has_others:
+            return self.values(PHONE_NUMBER)
         claimed = {contact.phone_number for contact in self.contacts if contact.claims_phone_number}
         return tuple(
             dict.fromkeys(c.phone_number for c in self.contacts if c.phone_number and c.phone_number in claimed)
         )
+
+    @property
+    def _has_others(self) -> bool:
+        return any(contact.others for contact in self.contacts)
+
+    @property
+    def identifiers(self) -> tuple[Identifier, ...]:
+        """What this cluster claims, by first sighting; the primary's come first."""
+        claimed = {identifier for contact in self.contacts for identifier in contact.claims}
+        carried = (identifier for contact in self.contacts for identifier in contact.carried)
+        return tuple(dict.fromkeys(identifier for identifier in carried if identifier in claimed))
+
+    def has_any(self, identifiers: Collection[Identifier]) -> bool:
+        """Whether it claims one of these."""
+        return any(claim in identifiers for contact in self.contacts for claim in contact.claims)
+
+    def values(self, kind: str) -> tuple[str, ...]:
+        """The values of a kind that this cluster claims, by first sighting; the primary's comes first."""
+        return tuple(identifier.value for identifier in self.identifiers if identifier.kind == kind)
 
     def observed(self, at: datetime) -> Self:
         """The cluster after one more event, its contacts as they were."""
         primary = replace(self.primary, version=self.version + 1, changed_at=at)
         return type(self)((primary, *self.contacts[1:]))
 
-    def joined(self, contact: Contact, at: datetime) -> Self:
-        """The cluster after a contact, younger than all of it, was linked to it."""
-        return type(self)((*self.observed(at).contacts, replace(contact, linked_id=self.primary.id)))
+    def united(self, younger: Sequence[Cluster], contact: Contact | None, at: datetime) -> Self:
+        """The cluster after younger ones were merged into it, and perhaps a new contact was linked to it.
 
-    def absorbed(self, younger: Cluster, at: datetime) -> Self:
-        """The cluster after a younger one was merged into it: its primary is demoted, its secondaries follow.
-
-        Both sides count the event, so that whoever has seen either of them notices.
+        Their primaries are demoted, and so is its own by a contact that is older. All sides count the event, so that
+        whoever has seen one of them notices.
         """
-        moved = [
-            replace(contact, linked_id=self.primary.id, updated_at=at) for contact in younger.observed(at).contacts
-        ]
-        return self.of((*self.observed(at).contacts, *moved))
+        members = self.observed(at).contacts
+        if contact is not None and contact.seniority < self.primary.seniority:
+            contact = replace(contact, version=self.version + 1, changed_at=at)
+            members = (contact, *self.relinked(contact.id, at))
+        elif contact is not None:
+            contact = replace(contact, linked_id=self.primary.id)
+            if not younger and contact.seniority > self.contacts[-1].seniority:
+                return type(self)((*members, contact))
+            members = (*members, contact)
+        return self.of((*members, *(moved for cluster in younger for moved in cluster.relinked(members[0].id, at))))
+
+    def relinked(self, primary_id: int, at: datetime) -> list[Contact]:
+        """Its contacts after one more event, which linked them to another primary."""
+        return [replace(contact, linked_id=primary_id, updated_at=at) for contact in self.observed(at).contacts]
 
     def renumbered(self, ids: Mapping[int, int]) -> Self:
         """The same cluster after the database gave out the real ids."""

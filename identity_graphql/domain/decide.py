@@ -11,11 +11,14 @@ from msgspec.structs import replace
 from identity_graphql.domain import erasure, undo, verbs
 from identity_graphql.domain.changes import Changes, touched
 from identity_graphql.domain.contacts import PROVISIONAL, Cluster, no_contact
+from identity_graphql.domain.counts import counts_in
 from identity_graphql.domain.erasure import Tokens, is_token
 from identity_graphql.domain.events import Event, VerbEvent
 from identity_graphql.domain.history import ClusterHistory
-from identity_graphql.domain.reconcile import TICK, Swap
+from identity_graphql.domain.identifiers import Identifier
+from identity_graphql.domain.reconcile import TICK, CountRow, Swap, differing_counts
 from identity_graphql.domain.state import Pair, State
+from identity_graphql.domain.undo import NO_RULES, RuleSets
 from identity_graphql.errors import InvalidInput, Outdated, Problem
 
 
@@ -90,7 +93,8 @@ class VerbResult(Struct, frozen=True):
         """The same difference in terms of the tables, which still have the values that the log has tokens for."""
         if not self.tokens:
             return self.changes
-        return erasure.replaced(self.changes, {token: identifier.value for identifier, token in self.tokens.items()})
+        values = {Identifier(identifier.kind, token): identifier.value for identifier, token in self.tokens.items()}
+        return erasure.replaced(self.changes, values)
 
     @property
     def swaps(self) -> tuple[Swap, ...]:
@@ -101,6 +105,16 @@ class VerbResult(Struct, frozen=True):
             for after in (self.after.contacts[contact.id],)
             if after.version != contact.version or contact.id in self.before.members
         )
+
+    @property
+    def counts(self) -> tuple[CountRow, ...]:
+        """The counts of the clusters that are large, or no longer are, as far as they changed."""
+        before, after = self.before, self.after
+        rows: list[CountRow] = []
+        for primary_id in sorted(before.members.keys() | after.members.keys()):
+            old, new = (counts_in(s, primary_id) if primary_id in s.members else None for s in (before, after))
+            rows += differing_counts(primary_id, old, new)
+        return tuple(rows)
 
     @property
     def former_claims(self) -> list[tuple[str, str, int]]:
@@ -133,8 +147,11 @@ def decide(
     *,
     norm: str,
     request_id: str | None = None,
+    rules: RuleSets = NO_RULES,
 ) -> VerbResult:
     """Returns what a verb changes, given the log of everybody it could concern. Writes nothing.
+
+    ``rules``: see `undo.counterfactual`.
 
     ``now`` is the database's clock; the event is later than the last one of every cluster of the history. Raises what
     the verb raises, and Outdated where the command expects another version.
@@ -142,10 +159,12 @@ def decide(
     before, verb = history.state, resolved.verb
     expected, expected_other = expected_versions(before, command, resolved.subject, resolved.other)
     at = max([now, *(c.changed_at + TICK for c in before.contacts.values() if c.changed_at)])
-    after, created_for = _carried_out(verb, history, at)
+    after, created_for = _carried_out(verb, history, at, rules)
+    verb = verb.settled(after)
+    # One that stands for nobody has no row, and no version.
     home = after.primary_of(resolved.subject) if after.is_live(resolved.subject) else resolved.subject
     changes = Changes.between(before, after)
-    primaries = touched(before, after, changes) | {home}
+    primaries = touched(before, after, changes) | ({home} & after.contacts.keys())
     changes = _count(before, after, changes, primaries, at)
     waiting: list[Pair] = []
     if isinstance(verb, verbs.UnbanLink) and verb.contacts is not None:
@@ -161,7 +180,7 @@ def decide(
         norm=norm,
         primary_id=home,
         version_before=before.contacts[home].version if home in before.contacts else 0,
-        version_after=after.contacts[home].version,
+        version_after=after.contacts[home].version if home in after.contacts else 0,
         request_id=request_id,
         created_for=created_for,
     )
@@ -228,18 +247,23 @@ def expected_versions(state: State, command: Command, subject: int, other: int |
 
 
 def _version(state: State, contact_id: int) -> int:
-    """The version of a contact's cluster; of its own row if it is deleted."""
+    """The version of a contact's cluster; of its own row if it is deleted; 0 of nobody."""
+    if contact_id < 0:
+        return 0
     if contact_id not in state.contacts:
         raise no_contact(contact_id)
     row = state.primary_of(contact_id) if state.is_live(contact_id) else contact_id
     return state.contacts[row].version
 
 
-def _carried_out(verb: verbs.Verb, history: ClusterHistory, at: datetime) -> tuple[State, dict[int, int]]:
+def _carried_out(
+    verb: verbs.Verb, history: ClusterHistory, at: datetime, rules: RuleSets
+) -> tuple[State, dict[int, int]]:
     """The state after a verb, and the contacts that an undo made: the event that needs one -> the contact."""
     events, before = history.events, history.state
     if isinstance(verb, verbs.Undo):
-        target, created_for = undo.counterfactual(events, undo.undone(events, verb.event), undo.created_for(events))
+        without, made = undo.undone(events, verb.event), undo.created_for(events)
+        target, created_for = undo.counterfactual(events, without, made, rules)
         after = undo.adopt(before, target, at)
     else:
         after, created_for = before.copy(), {}

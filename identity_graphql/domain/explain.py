@@ -140,7 +140,7 @@ def _between(history: ClusterHistory, start: Node, goal: Node) -> Between:
         undone=tuple(
             event
             for event in sorted(undone, key=lambda event: event.seq)
-            if isinstance(event, IdentifyEvent) and event.pair is not None and _homes(history, event.pair) == homes
+            if isinstance(event, IdentifyEvent) and any(_homes(history, pair) == homes for pair in event.pairs)
         ),
     )
 
@@ -271,7 +271,7 @@ def _brought(state: State, contact: Contact, members: set[int]) -> tuple[Identif
 
     Only one, so that no chain leads through it from one identifier to another: others vouch for these.
     """
-    carried = (identifier for identifier in state.carried(contact) if state.claims.get(identifier) in members)
+    carried = (identifier for identifier in contact.carried if state.claims.get(identifier) in members)
     return state.claimed(contact) or tuple(carried)[:1]
 
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 from identity_graphql.domain import bans, undo
 from identity_graphql.domain.contacts import Cluster, Contact, gone
 from identity_graphql.domain.erasure import without_tokens
-from identity_graphql.domain.events import Event, IdentifyEvent, Outcome, VerbEvent
+from identity_graphql.domain.events import Event, IdentifyEvent, VerbEvent
 from identity_graphql.domain.replay import replay, step
 from identity_graphql.domain.state import Ban, Node, Pair, State, Withheld, divided
 
@@ -63,12 +63,6 @@ class ClusterHistory(Struct, frozen=True, dict=True):
     def histories(self) -> Histories:
         """What happened to whom."""
         return histories(self.events, self.state)
-
-    def kept_from(self, event: Event) -> int | None:
-        """Returns of a request that was withheld the cluster on the other side of the ban, by its primary then."""
-        if isinstance(event, IdentifyEvent) and event.outcome is Outcome.WITHHELD:
-            return self.histories.kept_from.get(event.seq)
-        return None
 
     @cached_property
     def _parts(self) -> Mapping[int, State]:
@@ -124,8 +118,6 @@ class Histories(Struct, frozen=True):
     time, and so of those that were merged into it, too"""
     contacts: Mapping[int, Sequence[Event]]
     """what made a contact, moved it, took it out or brought it back, and the verbs that named it"""
-    kept_from: Mapping[int, int]
-    """by the events that withheld a link: the cluster on the other side of the ban, by its primary then"""
 
 
 def histories(events: Sequence[Event], end: State) -> Histories:
@@ -133,7 +125,6 @@ def histories(events: Sequence[Event], end: State) -> Histories:
     finally_ = {contact_id: primary_id for primary_id, members in end.members.items() for contact_id in members}
     clusters: defaultdict[int, list[Event]] = defaultdict(list)
     contacts: defaultdict[int, list[Event]] = defaultdict(list)
-    kept_from: dict[int, int] = {}
     state = State()
     heirs: dict[int, set[int]] = {}  # of every cluster on the way: the primaries that its contacts have in the end
     for event in events:
@@ -147,11 +138,9 @@ def histories(events: Sequence[Event], end: State) -> Histories:
             joined = heirs.setdefault(event.primary_id, set())
             joined.update(heir for d in event.demoted for heir in heirs.pop(d.id))
             joined.update(finally_[contact_id] for contact_id in moved[-1:] if contact_id in finally_)
-            if event.outcome is Outcome.WITHHELD and event.pair is not None:
-                there = state.home(event.pair[1])
-                if there is not None and there != event.primary_id:
-                    kept_from[event.seq] = there
-                    concerned |= heirs[there]
+            for kept in event.kept_back:  # the log of other times does not name the clusters
+                there = state.home(kept.identifier)
+                concerned |= set() if there is None else heirs[there]
         else:
             standing = {contact_id: _standing(state.contacts.get(contact_id)) for contact_id in about}
             step(state, event)
@@ -165,7 +154,7 @@ def histories(events: Sequence[Event], end: State) -> Histories:
             clusters[heir].append(event)
         for contact_id in moved:
             contacts[contact_id].append(event)
-    return Histories(clusters, contacts, kept_from)
+    return Histories(clusters, contacts)
 
 
 def departed(events: Sequence[Event], contact_ids: Collection[int]) -> set[int]:
@@ -189,4 +178,4 @@ def _standing(contact: Contact | None) -> tuple[Any, ...] | None:
     if contact is None:
         return None
     ends = contact.deleted_at, contact.erased_at, contact.undone_at
-    return contact.linked_id, contact.email, contact.phone_number, *ends
+    return contact.linked_id, contact.carried, *ends

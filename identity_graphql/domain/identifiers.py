@@ -1,14 +1,19 @@
-"""Emails and phone numbers: what is accepted, and which texts are the same identifier."""
+"""Identifiers: what is accepted, and which texts are the same one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from functools import partial
 from itertools import combinations
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from identity_graphql.domain.emails import normalised_email
+from identity_graphql.domain.kinds import NO_KINDS_DECLARED, Kind, Kinds
 from identity_graphql.domain.phone_numbers import REGIONS, normalised_phone_number
 from identity_graphql.domain.text import BLANKS, CONTROL, folded
 from identity_graphql.errors import ConfigurationError, InvalidInput, Problem
@@ -43,17 +48,45 @@ class Identifier(Struct, frozen=True, order=True, array_like=True):
     value: str
 
 
-def identifiers(email: str | None, phone_number: str | None) -> tuple[Identifier, ...]:
-    """Returns those of the two that there are, the email first."""
+Columns = tuple[str | None, str | None, tuple[Identifier, ...]]
+"""Identifiers as rows have them: the first email and phone number, and the others in order."""
+
+
+def columns_of(identifiers: Sequence[Identifier]) -> Columns:
+    """Returns these identifiers by the columns that hold them."""
+    if len(identifiers) == 2:  # nearly all are so
+        one, other = identifiers
+        if one.kind == EMAIL and other.kind == PHONE_NUMBER:
+            return one.value, other.value, ()
+    email: str | None = None
+    phone_number: str | None = None
+    others: list[Identifier] = []
+    for identifier in identifiers:
+        if identifier.kind == EMAIL and email is None:
+            email = identifier.value
+        elif identifier.kind == PHONE_NUMBER and phone_number is None:
+            phone_number = identifier.value
+        else:
+            others.append(identifier)
+    return email, phone_number, tuple(sorted(others))
+
+
+def identifiers(
+    email: str | None, phone_number: str | None, others: tuple[Identifier, ...] = ()
+) -> tuple[Identifier, ...]:
+    """Returns the identifiers in these columns: the email, the phone number, then the others."""
     if email is None:
-        return () if phone_number is None else (Identifier(PHONE_NUMBER, phone_number),)
+        return others if phone_number is None else (Identifier(PHONE_NUMBER, phone_number), *others)
     if phone_number is None:
-        return (Identifier(EMAIL, email),)
-    return Identifier(EMAIL, email), Identifier(PHONE_NUMBER, phone_number)
+        return (Identifier(EMAIL, email), *others)
+    return (Identifier(EMAIL, email), Identifier(PHONE_NUMBER, phone_number), *others)
 
 
-def pairs_of(identifiers: Sequence[Identifier]) -> tuple[tuple[Identifier, Identifier], ...]:
+def pairs_of(identifiers: Collection[Identifier]) -> tuple[tuple[Identifier, Identifier], ...]:
     """Returns every two of these identifiers, in order."""
+    if len(identifiers) == 2:  # nearly all are so
+        one, other = identifiers
+        return ((one, other),) if one < other else ((other, one),)
     return tuple(combinations(sorted(identifiers), 2))
 
 
@@ -67,37 +100,56 @@ class Ignored(Struct, frozen=True):
     message: str
 
 
-class Details(Struct, frozen=True):
-    """What one request says: one or two identifiers.
+class Given(Struct, frozen=True):
+    """What a request brings, as it came: unread, and perhaps nothing that could be read.
 
-    ``raw`` has what was given, as it came, under the caller's names ("email", "phoneNumber").
+    ``identifiers``: kinds and values. ``source``: which system says so; ``occurred_at``: when it was true.
     """
 
-    email: str | None
-    phone_number: str | None
-    raw: Mapping[str, str | int]
+    email: object = None
+    phone_number: object = None
+    identifiers: Sequence[tuple[object, object]] = ()
+    source: object = None
+    occurred_at: datetime | None = None
+
+
+class Details(Struct, frozen=True):
+    """What one request says: 1 to `MOST_IDENTIFIERS` identifiers of one customer, in order of priority.
+
+    ``raw`` has what was given, as it came, under the caller's names ("email", "phoneNumber", "identifiers").
+    """
+
+    identifiers: tuple[Identifier, ...]
+    raw: Mapping[str, Any]
     ignored: tuple[Ignored, ...] = ()
+    source: str | None = None
+    occurred_at: datetime | None = None
+    blocked: tuple[str, ...] = ()
+    """the fields, by the names that the caller knows, of which a value is blocked and counts as not given"""
 
     @property
-    def identifiers(self) -> tuple[Identifier, ...]:
-        """One or two, the email first."""
-        return identifiers(self.email, self.phone_number)
+    def pairs(self) -> tuple[tuple[Identifier, Identifier], ...]:
+        """The evidence that its identifiers belong together: every two of them."""
+        return pairs_of(self.identifiers)
 
-    @property
-    def pair(self) -> tuple[Identifier, Identifier] | None:
-        """The evidence that its email and phone number belong together; None if it has only one of them."""
-        found = self.identifiers
-        return (found[0], found[1]) if len(found) == 2 else None
+    def without(self, blocked: Collection[Identifier]) -> Details:
+        """Returns the same where these identifiers count as not given: perhaps none is left."""
+        left = tuple(identifier for identifier in self.identifiers if identifier not in blocked)
+        if len(left) == len(self.identifiers):
+            return self
+        fields = (field_of(identifier.kind) for identifier in self.identifiers if identifier in blocked)
+        return replace(self, identifiers=left, blocked=tuple(dict.fromkeys(fields)))
 
 
 class Normalisation(Struct, frozen=True):
     """The rules that decide which texts are the same identifier; ``version`` is recorded with every event.
 
     With a ``region`` (ISO 3166, such as "IN"), phone numbers that are valid there become E.164.
-    Normalising what is normalised changes nothing, whatever the region.
+    Normalising what is normalised changes nothing, whatever the region. ``kinds`` are those that a request may bring.
     """
 
     region: str | None = None
+    kinds: Kinds = NO_KINDS_DECLARED
 
     def __post_init__(self) -> None:
         if self.region is not None and self.region not in REGIONS:
@@ -108,11 +160,13 @@ class Normalisation(Struct, frozen=True):
 
     @property
     def version(self) -> str:
-        return str(RULES) if self.region is None else f"{RULES}:{self.region}"
+        rules = str(RULES) if self.region is None else f"{RULES}:{self.region}"
+        return f"{rules}.{self.kinds.version}" if self.kinds.version else rules
 
     def changes_since(self, version: str) -> str:
         """Returns in words how the normalisation of another version differs, and how to have that one again."""
-        rules, _, region = version.partition(":")
+        readings, _, kinds = version.partition(".")
+        rules, _, region = readings.partition(":")
         sentences: list[str] = []
         if rules in CHANGES:
             sentences += [text for version, text in CHANGES.items() if int(version) >= int(rules)]
@@ -122,33 +176,87 @@ class Normalisation(Struct, frozen=True):
         if region != (self.region or ""):
             as_it_was = f"set DEFAULT_REGION={region}" if region else "leave DEFAULT_REGION out"
             sentences.append(f"The same phone number reads differently under another region: {as_it_was}, as it was.")
+        if kinds != self.kinds.version:
+            was = "was another" if kinds else "was empty"
+            sentences.append(
+                f"The setting IDENTIFIER_KINDS {was}: values of a kind may read differently now, or be none."
+            )
         return " ".join(sentences)
 
-    def details(self, *, email: object = None, phone_number: object = None) -> Details:
+    def details(self, given: Given) -> Details:
         """Returns what a request says, or everything that is wrong with it at once."""
-        phone_number = _whole(phone_number)
         problems: list[Problem] = []
-        found: list[str | Ignored | None] = []
-        for given, read in ((email, _email), (phone_number, self._phone_number)):
+        found: list[Identifier] = []
+        ignored: list[Ignored] = []
+        raw: dict[str, Any] = {}
+
+        def keep(kind: str, read: Callable[[object], str | Ignored | None], value: object) -> None:
             try:
-                found.append(read(given))
+                one = read(value)
             except InvalidInput as error:
-                problems += error.problems
+                problems.extend(error.problems)
+                return
+            if isinstance(one, str):
+                found.append(Identifier(kind, one))
+            elif one is not None:
+                ignored.append(one)
+
+        if given.email is not None:
+            keep(EMAIL, _email, given.email)
+            if isinstance(given.email, str):
+                raw["email"] = given.email
+        if given.phone_number is not None:
+            phone_number = _whole(given.phone_number)
+            keep(PHONE_NUMBER, self._phone_number, phone_number)
+            if isinstance(phone_number, str | int):
+                raw["phoneNumber"] = phone_number
+        for name, value in given.identifiers:
+            kind = self.kinds.find(name) if isinstance(name, str) else None
+            if kind is None:
+                problems.append(Problem("identifiers", self._unknown(name)))
+            else:
+                keep(kind.name, partial(self._value, kind), value)
+        try:
+            source = _source(given.source)
+        except InvalidInput as error:
+            problems += error.problems
         if problems:
             raise InvalidInput(*problems)
-        values = [_present(value) for value in found]
-        if values == [None, None]:
-            raise InvalidInput(Problem("root", "At least one of email or phoneNumber must be provided"))
-        return Details(
-            email=values[0],
-            phone_number=values[1],
-            raw={
-                field: given
-                for field, given in (("email", email), ("phoneNumber", phone_number))
-                if isinstance(given, (str, int))
-            },
-            ignored=tuple(value for value in found if isinstance(value, Ignored)),
-        )
+        if given.identifiers:
+            # As the log has them: those of one kind are judged in the same order again, should an undo ask for it.
+            found = list(identifiers(*columns_of(tuple(dict.fromkeys(found)))))
+            raw["identifiers"] = [[name, value] for name, value in given.identifiers if value is not None]
+        if not found:
+            raise self.none_given
+        if len(found) > MOST_IDENTIFIERS:
+            message = f"At most {MOST_IDENTIFIERS} identifiers of one customer can be given at once"
+            raise InvalidInput(Problem("root", message))
+        return Details(self.kinds.ordered(found), raw, tuple(ignored), source, given.occurred_at)
+
+    @property
+    def none_given(self) -> InvalidInput:
+        """The error of a request of which nothing counts."""
+        if len(self.kinds.kinds) > len(BUILT_IN):
+            return InvalidInput(Problem("root", "At least one of email, phoneNumber or identifiers must be provided"))
+        return InvalidInput(Problem("root", "At least one of email or phoneNumber must be provided"))
+
+    def identifier(self, kind: object, given: object) -> Identifier | None:
+        """Returns the identifier of a declared kind; None if there is none. Raises InvalidInput."""
+        declared = self.kinds.find(kind) if isinstance(kind, str) else None
+        if declared is None:
+            raise InvalidInput(Problem("identifiers", self._unknown(kind)))
+        value = self._value(declared, given)
+        return Identifier(declared.name, value) if isinstance(value, str) else None
+
+    def _value(self, kind: Kind, given: object) -> str | Ignored | None:
+        if kind.name == EMAIL:
+            return _email(given)
+        return self._phone_number(given) if kind.name == PHONE_NUMBER else _value(kind, _whole(given))
+
+    def _unknown(self, kind: object) -> str:
+        names = ", ".join(one.name for one in self.kinds.kinds)
+        named = f"{kind} is" if isinstance(kind, str) and _KIND.fullmatch(kind) else "That is"
+        return f"{named} no kind of identifier here; there are {names} (the setting IDENTIFIER_KINDS declares others)"
 
     def email(self, given: object) -> str | None:
         """Returns the normalised email; None if there is none."""
@@ -169,11 +277,26 @@ _NULL_WORDS = frozenset(
 _NO_NUMBER = -1
 """The one of these words that JSON can write as a number."""
 
+MOST_IDENTIFIERS = 16
+"""That a request may bring: every two of them are a pair."""
+
+LONGEST_SOURCE = 64
+
+_KIND = re.compile("[a-z][a-z0-9_]{0,31}")
+
 _LONGEST_TEXT = 1_024
 """Far above what fits, blanks around it included. The log keeps what was given, and NFC is quadratic in accents."""
 
 _LARGEST_INTEGER = 2**53 - 1
 """Above it JSON's numbers are no longer exact, and what arrives may not be what was sent."""
+
+
+def field_of(kind: str) -> str:
+    """Returns the name that the caller knows for a value of a kind."""
+    return _FIELDS.get(kind, f"identifiers.{kind}")
+
+
+_FIELDS = {EMAIL: "email", PHONE_NUMBER: "phoneNumber"}
 
 
 def _refused(field: str, message: str) -> InvalidInput:
@@ -182,6 +305,36 @@ def _refused(field: str, message: str) -> InvalidInput:
 
 def _present(value: str | Ignored | None) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _source(given: object) -> str | None:
+    if given is None or (isinstance(given, str) and not given.strip(BLANKS)):
+        return None
+    if not isinstance(given, str) or not is_readable(given):
+        raise _refused("source", "must be readable text: the name of the system that says so")
+    if len(given) > LONGEST_SOURCE:
+        raise _refused("source", f"must have at most {LONGEST_SOURCE} characters")
+    return given.strip()
+
+
+def _value(kind: Kind, given: object) -> str | Ignored | None:
+    """The value of a kind that is declared, if it says anything."""
+    field = field_of(kind.name)
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, str | int):
+        raise _refused(field, "must be a string or a whole number")
+    if isinstance(given, int):
+        if abs(given) > _LARGEST_INTEGER:
+            raise _refused(field, f"must be from -{_LARGEST_INTEGER} to {_LARGEST_INTEGER} if it is not a string")
+        given = str(given)
+    text = _text(field, given)
+    if not isinstance(text, str):
+        return text
+    try:
+        return kind.normalised(given) or None
+    except ValueError as error:
+        raise _refused(field, str(error)) from error
 
 
 def _text(field: str, given: str) -> str | Ignored | None:

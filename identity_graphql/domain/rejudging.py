@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Self
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from identity_graphql.domain import bans, verbs
 from identity_graphql.domain.contacts import Contact
@@ -112,13 +113,20 @@ class PendingBan(Struct):
 def is_decision(verb: verbs.Verb) -> bool:
     """Whether a verb decides about two customers."""
     match verb:
-        case verbs.BanLink() | verbs.SplitCluster():
+        case verbs.BanLink() | verbs.SplitCluster() | verbs.RejectWithheld():
             return True
         case verbs.UnbanLink():
             return verb.contacts is not None
         case verbs.Undo():
-            return verb.pair is not None or verb.contacts is not None
+            return bool(verb.pairs) or verb.contacts is not None
     return False
+
+
+def each(verb: verbs.Verb, state: State) -> list[tuple[verbs.Verb, Seen | None]]:
+    """Returns what a verb decides, each decision by itself, and whom it is about (`seen`)."""
+    if isinstance(verb, verbs.Undo) and len(verb.pairs) > 1:
+        return [(one, seen(one, state)) for one in (replace(verb, pairs=(pair,)) for pair in verb.pairs)]
+    return [(verb, seen(verb, state))]
 
 
 def seen(verb: verbs.Verb, state: State) -> Seen | None:
@@ -133,7 +141,10 @@ def seen(verb: verbs.Verb, state: State) -> Seen | None:
             return Seen(Customer.of(state, out), Customer.of(state, members - out))
         case verbs.BanLink():
             two = [verb.one, verb.other]
-        case verbs.Undo() if verb.pair is not None:
+        case verbs.Undo() if verb.pairs:
+            (pair,) = verb.pairs
+            two = [state.claims[end] for end in pair if end in state.claims]
+        case verbs.RejectWithheld():
             two = [state.claims[end] for end in verb.pair if end in state.claims]
         case verbs.Undo() | verbs.UnbanLink():
             two = list(verb.contacts or ())
@@ -202,7 +213,7 @@ def _divide(
             left = state.claims.get(identifier) in leaving
             carriers = members - leaving if left else leaving
             if left == (when_seen.claims.get(identifier) in out) and any(
-                identifier in state.carried(state.contacts[contact_id]) for contact_id in carriers
+                identifier in state.contacts[contact_id].carried for contact_id in carriers
             ):
                 moves.append(identifier)
         if not _split(state, at, seq, leaving, moves):
@@ -223,7 +234,7 @@ def _settled(state: State, members: set[int], leaving: set[int]) -> set[int]:
     leaving, settled = set(leaving), set[int]()
     while True:
         for contact_id in sorted(members - settled):
-            claimants = {state.claims.get(identifier) for identifier in state.carried(state.contacts[contact_id])}
+            claimants = {state.claims.get(identifier) for identifier in state.contacts[contact_id].carried}
             sides = {claimant in leaving for claimant in claimants if claimant in members}
             if sides == {contact_id not in leaving}:
                 leaving ^= {contact_id}

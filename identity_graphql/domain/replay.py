@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from identity_graphql.domain.contacts import Contact
-from identity_graphql.domain.events import Event, IdentifyEvent, Outcome
+from identity_graphql.domain.events import Event, IdentifyEvent
+from identity_graphql.domain.identifiers import columns_of
 from identity_graphql.domain.state import State, Withheld
 
 
@@ -60,25 +61,27 @@ def _identify(state: State, event: IdentifyEvent) -> None:
 
 def learn(state: State, event: IdentifyEvent) -> None:
     """What a request taught: a contact, a link, a pair. All but the versions of the clusters."""
-    at, primary_id, pair = event.at, event.primary_id, event.pair
-    withheld = event.outcome is Outcome.WITHHELD
+    at, primary_id = event.at, event.primary_id
     if event.contact_id is not None:
+        email, phone_number, others = columns_of(event.joined)
         contact = Contact(
             id=event.contact_id,
-            email=event.email,
-            phone_number=None if withheld else event.phone_number,  # of a banned pair, the number waits
+            email=email,
+            phone_number=phone_number,
             linked_id=None if event.contact_id == primary_id else primary_id,
-            created_at=at,
+            created_at=event.born_at,
             updated_at=at,
+            others=others,
         )
         state.put(contact)
-        for identifier in state.carried(contact):
+        for identifier in contact.carried:
             state.claims.setdefault(identifier, contact.id)
     for demotion in event.demoted:
         for contact_id in list(state.members[demotion.id]):
             state.put(replace(state.contacts[contact_id], linked_id=primary_id, updated_at=at))
-    if pair is not None and withheld:
-        state.withheld.setdefault(pair, Withheld(event.seq))
-    elif pair is not None:
-        state.pairs[pair] = event.seq
+    for pair in event.pairs:
+        state.pairs.setdefault(pair, event.seq)
         state.withheld.pop(pair, None)
+    for pair, limit_kind in event.withheld:
+        if pair not in state.pairs:
+            state.withheld.setdefault(pair, Withheld(event.seq, limit_kind=limit_kind))

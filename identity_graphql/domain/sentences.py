@@ -11,23 +11,27 @@ from datetime import UTC
 from identity_graphql.domain.contacts import called
 from identity_graphql.domain.events import Event, Outcome, VerbEvent
 from identity_graphql.domain.explain import Explanation, Step, StepKind
+from identity_graphql.domain.identifiers import BUILT_IN
+from identity_graphql.domain.state import Node
 from identity_graphql.domain.verbs import (
+    AcceptWithheld,
     BanLink,
+    BlockIdentifier,
     DeleteContact,
     Erase,
     MergeClusters,
+    RejectWithheld,
     RestoreContact,
     SplitCluster,
     UnbanLink,
+    UnblockIdentifier,
     Verb,
 )
+from identity_graphql.domain.warnings import a_kind, forbidding
 
 
-def summary(event: Event, kept_from: int | None = None) -> str:
-    """Returns what an event did. Without values: they stand beside it.
-
-    ``kept_from``: of a withheld request, the cluster on the other side of the ban (`Histories.kept_from`).
-    """
+def summary(event: Event) -> str:
+    """Returns what an event did. Without values: they stand beside it."""
     if isinstance(event, VerbEvent):
         return f"{event.actor}: {_verb(event.verb)}"
     home = called(event.primary_id)
@@ -35,14 +39,20 @@ def summary(event: Event, kept_from: int | None = None) -> str:
     if event.outcome is Outcome.CREATED:
         return f"a new customer, {new}"
     if event.outcome is Outcome.LINKED:
-        return f"{new} was linked to {home}"
+        older = ", ".join(called(demotion.id) for demotion in event.demoted)
+        return f"{older} was linked to {new}, which is older" if older else f"{new} was linked to {home}"
     if event.outcome is Outcome.MERGED:
-        younger = ", ".join(called(demotion.id) for demotion in event.demoted)
-        return f"the cluster of {younger} was merged into that of {home}"
+        younger = " and ".join(called(demotion.id) for demotion in event.demoted)
+        several = len(event.demoted) > 1
+        merged = f"the cluster{'s' * several} of {younger} {'were' if several else 'was'} merged into that of {home}"
+        return merged if event.contact_id is None else f"{merged}, with {new}"
     if event.outcome is Outcome.WITHHELD:
-        there = "" if kept_from is None else f" to that of {called(kept_from)}"
-        return f"a link of the cluster of {home}{there} was withheld: a ban forbids it"
-    return f"an email and a phone number of the cluster of {home} were seen together for the first time"
+        there = " and ".join(f"that of {called(contact_id)}" for contact_id in event.kept_from)
+        why = " and ".join(dict.fromkeys(forbidding(kept) for kept in event.kept_back))
+        forbid = "forbid" if " and " in why else "forbids"
+        return f"a link of the cluster of {home}{there and f' to {there}'} was withheld: {why} {forbid} it"
+    kinds = " and ".join(dict.fromkeys(a_kind(identifier.kind) for identifier in event.identifiers))
+    return f"{kinds} of the cluster of {home} were seen together for the first time"
 
 
 def _verb(verb: Verb) -> str:
@@ -56,6 +66,10 @@ def _verb(verb: Verb) -> str:
         case UnbanLink():
             on = "on a pair" if verb.contacts is None else f"between {_contacts(verb.contacts, joined=' and ')}"
             return f"lifted the ban {on}"
+        case AcceptWithheld():
+            return "accepted a pair that was withheld"
+        case RejectWithheld():
+            return "rejected a pair that was withheld"
         case DeleteContact():
             return f"deleted contact {verb.contact_id}"
         case RestoreContact():
@@ -63,13 +77,18 @@ def _verb(verb: Verb) -> str:
         case Erase():
             values = "an identifier" if len(verb.identifiers) == 1 else f"{len(verb.identifiers)} identifiers"
             return f"erased {values}" + (f" and {_contacts(verb.contact_ids)}" if verb.contact_ids else "")
+        case BlockIdentifier():
+            retracted = ", and took back what it had linked" if verb.retract else ""
+            return f"blocked {a_kind(verb.identifier.kind)}{retracted}"
+        case UnblockIdentifier():
+            return f"let {a_kind(verb.identifier.kind)} count again"
         case _:
             return f"took event {verb.event} back"
 
 
 def step(taken: Step) -> str:
     """Returns one step of a chain of evidence, with the values that it goes by."""
-    one, other = (f"contact {node}" if isinstance(node, int) else node.value for node in (taken.source, taken.target))
+    one, other = _named(taken.source), _named(taken.target)
     event = taken.event
     when = "" if event is None else f" on {event.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC (event {event.seq})"
     if taken.kind is StepKind.PAIR:
@@ -85,6 +104,13 @@ def step(taken: Step) -> str:
     return f"{event.actor} linked {one} and {other}{when}{why}"
 
 
+def _named(node: Node) -> str:
+    """An email and a phone number are known by their looks; of others the kind says what they are."""
+    if isinstance(node, int):
+        return f"contact {node}"
+    return node.value if node.kind in BUILT_IN else f"{node.kind} {node.value}"
+
+
 def explanation(explained: Explanation) -> list[str]:
     """Returns why two nodes are one customer, a sentence for every step; or what keeps them apart."""
     if explained.chain is not None:
@@ -94,6 +120,8 @@ def explanation(explained: Explanation) -> list[str]:
     found += [
         f"a pair of theirs waits behind a ban (event {withheld.seq})"
         if explained.history.withholds(pair)
+        else f"a pair of theirs was withheld by the limit of the kind {withheld.limit_kind} (event {withheld.seq})"
+        if withheld.limit_kind is not None
         else f"a pair of theirs waits for a decision: nothing withholds it any more (event {withheld.seq})"
         for pair, withheld in between.withheld
     ]

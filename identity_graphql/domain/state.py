@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from identity_graphql.domain.contacts import Cluster, Contact
-from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, Identifier, identifiers
+from identity_graphql.domain.identifiers import Identifier
 
 Pair = tuple[Identifier, Identifier]
 """Two identifiers that were seen together, in order (`identifiers.pairs_of`)."""
@@ -29,11 +29,19 @@ def bond(one: int, other: int) -> Bond:
 class Withheld(Struct, frozen=True):
     """A pair that is not evidence: the event that said so, and whether the pair itself is banned.
 
-    If it is not, it waits: a ban between two contacts stood in its way.
+    If it is not, it waits: the limit of ``limit_kind`` stood in its way, or (None) a ban between two contacts.
     """
 
     seq: int
     banned: bool = False
+    limit_kind: str | None = None
+
+
+class WithheldFilter(Struct, frozen=True):
+    """Which of the pairs that wait are wanted: kept back by a limit, by a ban, or either; by the limit of one kind."""
+
+    by_limit: bool | None = None
+    limit_kind: str | None = None
 
 
 class State:
@@ -41,10 +49,11 @@ class State:
 
     ``links`` are a steward's: two contacts that belong together whatever the evidence says. ``parked`` is the
     evidence that went with a deleted contact, and comes back with it: (contact, pair) -> event.
-    Of contacts, who claims what is in ``claims`` alone.
+    Of contacts, who claims what is in ``claims`` alone. ``blocked`` counts as not given where a request brings it; the
+    event that decided so.
     """
 
-    __slots__ = ("bans", "claims", "contacts", "links", "members", "pairs", "parked", "withheld")
+    __slots__ = ("bans", "blocked", "claims", "contacts", "links", "members", "pairs", "parked", "withheld")
 
     def __init__(self) -> None:
         self.contacts: dict[int, Contact] = {}
@@ -55,6 +64,7 @@ class State:
         self.links: dict[Bond, int] = {}
         self.bans: dict[Bond, int] = {}
         self.parked: dict[tuple[int, Pair], int] = {}
+        self.blocked: dict[Identifier, int] = {}
 
     def copy(self) -> State:
         """The same rows, to be changed apart."""
@@ -67,6 +77,7 @@ class State:
         twin.links = dict(self.links)
         twin.bans = dict(self.bans)
         twin.parked = dict(self.parked)
+        twin.blocked = dict(self.blocked)
         return twin
 
     # -- looking
@@ -86,13 +97,9 @@ class State:
         contact = self.contacts.get(contact_id)
         return contact is not None and contact.deleted_at is None
 
-    def carried(self, contact: Contact) -> tuple[Identifier, ...]:
-        """The identifiers that stand in its row."""
-        return identifiers(contact.email, contact.phone_number)
-
     def claimed(self, contact: Contact) -> tuple[Identifier, ...]:
-        """Those of them that it claims."""
-        return tuple(i for i in self.carried(contact) if self.claims.get(i) == contact.id)
+        """The identifiers that a contact claims, of those that it carries."""
+        return tuple(i for i in contact.carried if self.claims.get(i) == contact.id)
 
     def oldest(self, contact_ids: Iterable[int]) -> int:
         """The contact that is a primary where these are a cluster."""
@@ -131,7 +138,7 @@ class State:
         for contact_id in within:
             contact = self.contacts[contact_id]
             if not self.claimed(contact):
-                claimant = next((c for i in self.carried(contact) if (c := self.claims.get(i)) in within), None)
+                claimant = next((c for i in contact.carried if (c := self.claims.get(i)) in within), None)
                 if claimant is not None:
                     parent[root(contact_id)] = root(claimant)
         for pair in self.pairs:
@@ -183,12 +190,7 @@ class State:
             del self.members[primary_id]
 
     def _claiming(self, contact: Contact) -> Contact:
-        claims = self.claims
-        claims_email = contact.email is not None and (claims.get(Identifier(EMAIL, contact.email)) == contact.id)
-        claims_phone_number = contact.phone_number is not None and (
-            claims.get(Identifier(PHONE_NUMBER, contact.phone_number)) == contact.id
-        )
-        return replace(contact, claims_email=claims_email, claims_phone_number=claims_phone_number)
+        return contact.claiming(self.claimed(contact))
 
 
 def divided(state: State) -> dict[int, State]:

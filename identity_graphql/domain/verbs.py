@@ -5,16 +5,17 @@ They are written into the log as they were asked, so that a later undo can judge
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
+from typing import Self
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from identity_graphql.domain import bans
 from identity_graphql.domain.changes import THIS_EVENT
-from identity_graphql.domain.contacts import Contact, called, no_contact
-from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, Identifier, pairs_of
+from identity_graphql.domain.contacts import PROVISIONAL, Contact, called, no_contact
+from identity_graphql.domain.identifiers import Identifier, columns_of, pairs_of
 from identity_graphql.domain.state import Bond, Pair, State, Withheld, bond
 from identity_graphql.errors import InvalidInput, Problem, Refused
 
@@ -28,6 +29,14 @@ class _Verb(Struct, frozen=True, tag_field="verb"):
     def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
         """Change the state, as the event of this number. Raises Refused, NotFound or InvalidInput before it does."""
         raise NotImplementedError
+
+    def settled(self, state: State) -> Self:
+        """Returns the verb as it stands in the log, after it led to this state."""
+        return self
+
+    def renumbered(self, ids: Mapping[int, int]) -> Self:
+        """Returns the same verb after the database gave out the real ids."""
+        return self
 
 
 class MergeClusters(_Verb, frozen=True, tag="merge_clusters"):
@@ -89,10 +98,12 @@ class SplitCluster(_Verb, frozen=True, tag="split_cluster"):
     ) -> None:
         """A contact that claims nothing goes with those who claim what it carries."""
         side, other = (out, rest) if contact.id in out else (rest, out)
-        claimants = [claims.get(identifier) for identifier in state.carried(contact)]
+        claimants = [claims.get(identifier) for identifier in contact.carried]
         if any(claimant in side for claimant in claimants):
             return
         there = next((claimant for claimant in claimants if claimant in other), None)
+        if there is None:
+            return  # nobody here has what it carries (`BlockIdentifier`): it goes where it is taken
         raise _split(f"Contact {contact.id} would be left without an identifier: it goes with contact {there}.")
 
 
@@ -133,7 +144,7 @@ class UnbanLink(_Verb, frozen=True, tag="unban_link"):
 
     def lift(self, state: State, twos: Collection[Bond], at: datetime) -> bool:
         """Lift all bans between any two of these customers; whether there was one."""
-        waiting = bans.waiting(state, twos) if self.rejudge else ()
+        waiting = [pair for pair in bans.waiting(state, twos) if self.rejudge and _by_ban(state, pair)]
         lifted = bans.lift(state, twos)
         for pair in waiting if lifted else ():
             _believe(state, pair, state.withheld[pair].seq, at)
@@ -155,7 +166,7 @@ class DeleteContact(_Verb, frozen=True, tag="delete_contact"):
         contact = state.contacts[contact_id]
         claimed = state.claimed(contact)
         state.put(replace(contact, deleted_at=at, updated_at=at))
-        gone = list(pairs_of(state.carried(contact)))
+        gone = list(pairs_of(contact.carried))
         elsewhere = set()
         for identifier in claimed:
             heir = _pass_on(state, identifier, rest)
@@ -185,7 +196,7 @@ class RestoreContact(_Verb, frozen=True, tag="restore_contact"):
         if contact.deleted_at is None or contact.erased_at or contact.undone_at:
             why = "was erased" if contact.erased_at else "was undone" if contact.undone_at else "is not deleted"
             raise InvalidInput(Problem("id", f"Contact {contact_id} {why}: only a deleted contact can be restored."))
-        free = [identifier for identifier in state.carried(contact) if identifier not in state.claims]
+        free = [one for one in contact.carried if one not in state.claims and one not in state.blocked]
         home = None if free else self._home(state, contact)
 
         state.put(replace(contact, deleted_at=None, linked_id=home, updated_at=at))
@@ -207,21 +218,27 @@ class RestoreContact(_Verb, frozen=True, tag="restore_contact"):
             if missing is None:
                 if pair not in state.pairs:
                     _believe(state, pair, number, at)
-            elif waits_with := [c.id for c in state.contacts.values() if missing in state.carried(c) and c.may_return]:
+            elif waits_with := [c.id for c in state.contacts.values() if missing in c.carried and c.may_return]:
                 state.parked[state.oldest(waits_with), pair] = number
 
-    def _home(self, state: State, contact: Contact) -> int:
-        """Of the clusters that claim what it carries, the first that it is not banned from."""
+    def _home(self, state: State, contact: Contact) -> int | None:
+        """Of the clusters that claim what it carries, the first that it is not banned from.
+
+        None where there is none, and something of it is blocked: it is a customer by itself.
+        """
         barred: dict[int, Bond] = {}
         for ban in state.bans:
             if contact.id in ban:
                 other = ban[1] if contact.id == ban[0] else ban[0]
                 if state.is_live(other):
                     barred[state.primary_of(other)] = ban
-        homes = [state.primary_of(state.claims[identifier]) for identifier in state.carried(contact)]
+        claimants = (state.claims.get(identifier) for identifier in contact.carried)
+        homes = [state.primary_of(claimant) for claimant in claimants if claimant is not None]
         for home in homes:
             if home not in barred:
                 return home
+        if len(homes) < len(contact.carried):
+            return None
         raise banned(barred[homes[0]])
 
 
@@ -237,7 +254,7 @@ class Erase(_Verb, frozen=True, tag="erase"):
 
     def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
         erased, whole = set(self.identifiers), set(self.contact_ids)
-        hit = [c for c in state.contacts.values() if c.id in whole or not erased.isdisjoint(state.carried(c))]
+        hit = [c for c in state.contacts.values() if c.id in whole or not erased.isdisjoint(c.carried)]
         homes = {state.primary_of(contact.id) for contact in hit if contact.deleted_at is None}
         homes |= {home for identifier in erased if (home := state.home(identifier)) is not None}
         members = set().union(*(state.members[home] for home in homes))
@@ -248,13 +265,15 @@ class Erase(_Verb, frozen=True, tag="erase"):
             del state.parked[key]
         for identifier in erased:
             state.claims.pop(identifier, None)
+            state.blocked.pop(identifier, None)
         for contact in hit:
-            kept = () if contact.id in whole else tuple(i for i in state.carried(contact) if i not in erased)
-            values = {identifier.kind: identifier.value for identifier in kept}
+            kept = () if contact.id in whole else tuple(i for i in contact.carried if i not in erased)
+            email, phone_number, others = columns_of(kept)
             after = replace(
                 contact,
-                email=values.get(EMAIL),
-                phone_number=values.get(PHONE_NUMBER),
+                email=email,
+                phone_number=phone_number,
+                others=others,
                 erased_at=contact.erased_at if kept else at,
             )
             if not kept and contact.deleted_at is None:
@@ -273,44 +292,199 @@ class Erase(_Verb, frozen=True, tag="erase"):
                     elsewhere.add(state.primary_of(heir))
         for contact_id in sorted(left):
             contact = state.contacts[contact_id]
-            if all(state.claims.get(identifier) not in left for identifier in state.carried(contact)):
+            claimants = [state.claims.get(identifier) for identifier in contact.carried]
+            # What is blocked may be nobody's: who has nothing else stays.
+            if None not in claimants and left.isdisjoint(claimants):
                 state.put(replace(contact, deleted_at=at, updated_at=at))
                 left.discard(contact_id)
         _fall_apart(state, [left, *(state.members[home] for home in elsewhere)], at)
 
 
+class AcceptWithheld(_Verb, frozen=True, tag="accept_withheld"):
+    """A pair that is kept back is evidence, whatever limit or ban forbids it: its two customers are one.
+
+    Whatever separated the two is lifted. Where one of its identifiers is nobody's, the other's customer gets it by a
+    new contact: ``contact_id``, of a verb that was carried out.
+    """
+
+    pair: Pair
+    contact_id: int | None = None
+
+    def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
+        if self.pair not in state.withheld:
+            raise not_withheld()
+        if not state.blocked.keys().isdisjoint(self.pair):
+            raise InvalidInput(Problem("identifiers", "One of these identifiers is blocked: unblock it first."))
+        claimants = [state.claims.get(end) for end in self.pair]
+        known = [contact_id for contact_id in claimants if contact_id is not None]
+        if not known:
+            raise InvalidInput(Problem("identifiers", "Nobody has either of these identifiers any more."))
+        if len(known) == 2:
+            bans.lift(state, bans.between(state, (known[0], known[1])))
+        else:
+            email, phone_number, others = columns_of(self.pair)
+            made = Contact(
+                id=self.contact_id or PROVISIONAL + 1,
+                email=email,
+                phone_number=phone_number,
+                linked_id=state.primary_of(known[0]),
+                created_at=at,
+                updated_at=at,
+                others=others,
+            )
+            state.put(made)
+            state.claims.update((end, made.id) for end in self.pair if end not in state.claims)
+        state.withheld.pop(self.pair, None)
+        _believe(state, self.pair, seq, at)
+
+    def settled(self, state: State) -> Self:
+        """With the contact that it made."""
+        return replace(self, contact_id=PROVISIONAL + 1) if PROVISIONAL + 1 in state.contacts else self
+
+    def renumbered(self, ids: Mapping[int, int]) -> Self:
+        """With the real id of the contact that it made."""
+        return self if self.contact_id is None else replace(self, contact_id=ids.get(self.contact_id, self.contact_id))
+
+
+class RejectWithheld(_Verb, frozen=True, tag="reject_withheld"):
+    """A pair that is kept back is none: it is banned for good, and so are its two customers from each other.
+
+    What else waited between the two is settled with it.
+    """
+
+    pair: Pair
+
+    def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
+        settled = {self.pair}
+        a, b = (state.claims.get(end) for end in self.pair)
+        if a is not None and b is not None and state.primary_of(a) == state.primary_of(b):
+            raise Refused("By other evidence, these identifiers are one customer's by now: undo that, or split it.")
+        if a is not None and b is not None and (two := bans.between(state, (a, b))):
+            settled.update(bans.waiting(state, two))
+            if not any(state.banned(*one) for one in two):
+                state.bans[bond(a, b)] = seq
+        for pair in settled:
+            limit_kind = state.withheld[pair].limit_kind if pair in state.withheld else None
+            state.withheld[pair] = Withheld(seq, banned=True, limit_kind=limit_kind)
+
+
+def not_withheld() -> InvalidInput:
+    """What is told of a pair that is not in the queue."""
+    return InvalidInput(Problem("identifiers", "These two identifiers are not withheld from each other."))
+
+
+class BlockIdentifier(_Verb, frozen=True, tag="block_identifier"):
+    """An identifier says nothing about who somebody is: it counts as not given where a request brings it.
+
+    Whoever has it keeps it, as evidence too. With ``retract`` it is nobody's, and no evidence: clusters that it alone
+    held together fall apart. Who has nothing else goes with those of the cluster who have what it carries, if there are
+    any.
+    """
+
+    identifier: Identifier
+    retract: bool = False
+
+    def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
+        identifier = self.identifier
+        if identifier in state.blocked and not (self.retract and identifier in state.claims):
+            raise InvalidInput(Problem("identifier", "The identifier is blocked already."))
+        state.blocked[identifier] = seq
+        if not self.retract:
+            return
+        for pair in [pair for pair in state.pairs if identifier in pair]:
+            del state.pairs[pair]
+        for pair in [pair for pair, kept in state.withheld.items() if identifier in pair and not kept.banned]:
+            del state.withheld[pair]
+        for key in [key for key in state.parked if identifier in key[1]]:
+            del state.parked[key]
+        claimant = state.claims.pop(identifier, None)
+        if claimant is not None:
+            _fall_apart(state, [state.members[state.primary_of(claimant)]], at)
+
+
+class UnblockIdentifier(_Verb, frozen=True, tag="unblock_identifier"):
+    """An identifier counts again from now on."""
+
+    identifier: Identifier
+
+    def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
+        if self.identifier not in state.blocked:
+            raise InvalidInput(Problem("identifier", "The identifier is not blocked."))
+        del state.blocked[self.identifier]
+
+
 class Undo(_Verb, frozen=True, tag="undo"):
     """An event is taken back: what is left is the state as if it had never come (`undo.counterfactual`).
 
-    Then its ``pair``, or the two ``contacts`` that it linked, are banned from each other, if they are given.
+    Then its ``pairs``, or the two ``contacts`` that it linked, are banned from each other, if they are given.
     """
 
     event: int
-    pair: Pair | None = None
+    pairs: tuple[Pair, ...] = ()
     contacts: Bond | None = None
 
     def carry_out(self, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
-        """Only the ban: the rest is not a change of the state, but another way to it.
+        """Only the bans: the rest is not a change of the state, but another way to it.
 
         Of the identifiers of a pair, the contacts that claim them are banned; where one is nobody's now, the pair
-        itself is. Raises Refused where they are one cluster all the same.
+        itself is. Raises Refused where all of them are one cluster all the same.
         """
-        a, b = self.contacts or (None, None)
-        if self.pair is not None:
-            a, b = (state.claims.get(end) for end in self.pair)
+        if self.contacts is not None:
+            _ban_customers(state, *self.contacts, seq)
+        for pair, claimants in self._apart(state):
+            if claimants is None:
+                state.withheld[pair] = Withheld(seq, banned=True)
+            else:
+                _ban_customers(state, *claimants, seq)
+        if self.pairs and not self._apart(state):
+            one, other = (state.claims[end] for end in self.pairs[0])
+            _ban_customers(state, one, other, seq)  # which says why not
+
+    def settled(self, state: State) -> Self:
+        """With those of its pairs alone that keep somebody apart."""
+        return self if len(self.pairs) < 2 else replace(self, pairs=tuple(pair for pair, _ in self._apart(state)))
+
+    def _apart(self, state: State) -> list[tuple[Pair, tuple[int, int] | None]]:
+        """Its pairs of two customers, one for every two, with the contacts that claim them; None: one is nobody's."""
+        found: list[tuple[Pair, tuple[int, int] | None]] = []
+        known: set[Bond] = set()
+        for pair in self.pairs:
+            a, b = (state.claims.get(end) for end in pair)
             if a is None or b is None:
-                state.withheld[self.pair] = Withheld(seq, banned=True)
-        if a is None or b is None:
-            return
-        if None in (bans.customer_of(state, a), bans.customer_of(state, b)):
-            raise InvalidInput(Problem("then_ban", "What it linked is gone for good: nothing can be banned."))
-        if state.is_live(a) and state.is_live(b) and state.primary_of(a) == state.primary_of(b):
-            both = "two new contacts" if called(a) == called(b) else f"{called(a)} and {called(b)}"
-            raise Refused(f"By other evidence, {both} would still be one cluster: undo that too, or split it.")
-        state.bans.setdefault(bond(a, b), seq)
+                found.append((pair, None))
+                continue
+            one, other = bans.customer_of(state, a), bans.customer_of(state, b)
+            if one is None or other is None or (one != other and bond(one, other) not in known):
+                found.append((pair, (a, b)))
+            if one is not None and other is not None:
+                known.add(bond(one, other))
+        return found
 
 
-Verb = MergeClusters | SplitCluster | BanLink | UnbanLink | DeleteContact | RestoreContact | Erase | Undo
+def _ban_customers(state: State, a: int, b: int, seq: int) -> None:
+    """Ban the customers of two contacts from each other."""
+    if None in (bans.customer_of(state, a), bans.customer_of(state, b)):
+        raise InvalidInput(Problem("then_ban", "What it linked is gone for good: nothing can be banned."))
+    if state.is_live(a) and state.is_live(b) and state.primary_of(a) == state.primary_of(b):
+        both = "two new contacts" if called(a) == called(b) else f"{called(a)} and {called(b)}"
+        raise Refused(f"By other evidence, {both} would still be one cluster: undo that too, or split it.")
+    state.bans.setdefault(bond(a, b), seq)
+
+
+Verb = (
+    MergeClusters
+    | SplitCluster
+    | BanLink
+    | UnbanLink
+    | AcceptWithheld
+    | RejectWithheld
+    | DeleteContact
+    | RestoreContact
+    | Erase
+    | BlockIdentifier
+    | UnblockIdentifier
+    | Undo
+)
 
 
 def carry_out(verb: Verb, state: State, at: datetime, seq: int = THIS_EVENT) -> None:
@@ -355,13 +529,18 @@ def waiting_for(state: State, ban: Bond) -> list[Pair]:
     return bans.waiting(state, bans.between(state, ban))
 
 
+def _by_ban(state: State, pair: Pair) -> bool:
+    """Whether a ban kept a pair back: lifting one says nothing of a limit."""
+    return state.withheld[pair].limit_kind is None
+
+
 def _believe(state: State, pair: Pair, seq: int, at: datetime) -> None:
     """Count a pair as evidence; withhold it where a ban stands in its way."""
     withheld = state.withheld.get(pair)
     if withheld is not None and withheld.banned:
         return
     here, there = (state.primary_of(state.claims[end]) for end in pair)
-    if here != there and state.banned(here, there):
+    if here != there and (state.banned(here, there) or not state.blocked.keys().isdisjoint(pair)):
         state.withheld.setdefault(pair, Withheld(seq))
         return
     if here != there:
@@ -375,7 +554,7 @@ def _pass_on(state: State, identifier: Identifier, among: set[int]) -> int | Non
 
     None: nobody carries it, and it is nobody's any more.
     """
-    carriers = [c.id for c in state.contacts.values() if c.deleted_at is None and identifier in state.carried(c)]
+    carriers = [c.id for c in state.contacts.values() if c.deleted_at is None and identifier in c.carried]
     if not carriers:
         del state.claims[identifier]
         return None
@@ -399,7 +578,7 @@ def _heir(state: State, identifier: Identifier, out: set[int], rest: set[int]) -
     claimant = state.claims.get(identifier)
     if claimant is None or claimant not in out | rest:
         raise InvalidInput(Problem("identifiers", "An identifier to move must be one that the cluster has."))
-    carriers = [i for i in (rest if claimant in out else out) if identifier in state.carried(state.contacts[i])]
+    carriers = [i for i in (rest if claimant in out else out) if identifier in state.contacts[i].carried]
     if not carriers:
         raise InvalidInput(
             Problem("identifiers", f"No contact of the other side than contact {claimant}'s carries the identifier.")

@@ -12,8 +12,9 @@ import msgspec
 from msgspec import Struct
 
 from identity_graphql.domain.contacts import Contact
+from identity_graphql.domain.counts import CONTACTS, counts_in
 from identity_graphql.domain.erasure import is_token
-from identity_graphql.domain.events import Event, VerbEvent
+from identity_graphql.domain.events import Event, IdentifyEvent
 from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, Identifier
 from identity_graphql.domain.replay import Gap, step
 from identity_graphql.domain.state import Bond, Pair, State, Withheld
@@ -44,10 +45,13 @@ class Rows(Struct, frozen=True):
     pairs: dict[Pair, int]
     withheld: dict[Pair, Withheld]
     bans: dict[Bond, int]
+    blocked: dict[Identifier, int]
     marks: set[tuple[int, int]]
     """contacts, and the steward's events that were about them"""
     former: set[tuple[Identifier, int]]
     """who claimed an identifier before somebody else did, or nobody"""
+    counts: dict[tuple[int, str], int]
+    """of large clusters, by their primaries, and kinds"""
 
 
 class Rebuilt(Struct, frozen=True):
@@ -66,7 +70,9 @@ def rebuild(events: Iterable[tuple[int, Event | None]]) -> Rebuilt:
         if event is None:
             problem = "cannot be read"
             break
-        if isinstance(event, VerbEvent):
+        if isinstance(event, IdentifyEvent):
+            marks.update((contact_id, seq) for contact_id in event.kept_from)
+        else:
             marks.update((contact_id, seq) for contact_id in event.contact_ids)
             changed = (identifier for identifier, _ in event.changes.claims)
             # Of what is erased by now, nothing is kept but its token in the log.
@@ -81,7 +87,10 @@ def rebuild(events: Iterable[tuple[int, Event | None]]) -> Rebuilt:
         if version != event.version_after:
             problem = f"leads contact {event.primary_id} to version {version}, and says {event.version_after}"
             break
-    rows = Rows(state.contacts, state.claims, state.pairs, state.withheld, state.bans, marks, former)
+    counts = {(primary, kind): n for primary in state.members for kind, n in counts_in(state, primary).items()}
+    rows = Rows(
+        state.contacts, state.claims, state.pairs, state.withheld, state.bans, state.blocked, marks, former, counts
+    )
     if problem is None:
         return Rebuilt(state, rows)
     problem += "; what follows from it was not compared"
@@ -103,17 +112,33 @@ def differences(expected: Rows, found: Rows) -> Iterator[Difference]:
     for _, kept, there in _differing(expected.withheld, found.withheld):
         row = f"withheld pair of event {(kept or there or Withheld(0)).seq}"
         if kept and there and kept.seq == there.seq:
-            yield Difference(row, f"is {'' if there.banned else 'not '}banned in the table, by the log the other way")
+            if kept.banned != there.banned:
+                what = f"is {'' if there.banned else 'not '}banned in the table, by the log the other way"
+            else:
+                what = f"is withheld by {_limit(there)} in the table, by {_limit(kept)} by the log"
+            yield Difference(row, what)
         else:
             yield _numbered(row, kept.seq if kept else None, there.seq if there else None)
     for (a, b), seq, other in _differing(expected.bans, found.bans):
         yield _numbered(f"ban of contacts {a} and {b}", seq, other)
+    for (primary_id, kind), count, other in _differing(expected.counts, found.counts):
+        row = count_of(primary_id, kind)
+        if count is None or other is None:
+            yield missing(row) if other is None else surplus(row)
+        else:
+            yield Difference(row, f"is {other} in the table, {count} by the log")
+    for identifier, seq, other in _differing(expected.blocked, found.blocked):
+        yield _numbered(block_of(seq or other or 0, identifier.kind), seq, other)
     for mark in sorted(expected.marks ^ found.marks):
         row = f"mark of event {mark[1]} on contact {mark[0]}"
         yield missing(row) if mark in expected.marks else surplus(row)
     for claim in sorted(expected.former ^ found.former):
         row = f"former {claim_of(claim[1], claim[0].kind)}"
         yield missing(row) if claim in expected.former else surplus(row)
+
+
+def _limit(withheld: Withheld) -> str:
+    return "a ban" if withheld.limit_kind is None else "a limit"
 
 
 def missing(row: str) -> Difference:
@@ -126,9 +151,19 @@ def surplus(row: str) -> Difference:
     return Difference(row, "is not in the log")
 
 
+def count_of(primary_id: int, kind: str) -> str:
+    """Returns how a count is called."""
+    return f"count of {'contacts' if kind == CONTACTS else 'values of a kind'} in cluster {primary_id}"
+
+
 def claim_of(contact_id: int, kind: str) -> str:
     """Returns how a claim is called."""
     return f"claim of contact {contact_id} on {WORDS.get(kind, 'an identifier')}"
+
+
+def block_of(seq: int, kind: str) -> str:
+    """Returns how a block is called."""
+    return f"block of event {seq} on {WORDS.get(kind, 'an identifier')}"
 
 
 def broken(state: State) -> Iterator[Difference]:
@@ -139,7 +174,7 @@ def broken(state: State) -> Iterator[Difference]:
         elif len(members) > 1 and (oldest := state.oldest(members)) != primary_id:
             yield Difference(f"cluster {primary_id}", f"contact {oldest} is older than its primary")
     for identifier, contact_id in state.claims.items():
-        if not state.is_live(contact_id) or identifier not in state.carried(state.contacts[contact_id]):
+        if not state.is_live(contact_id) or identifier not in state.contacts[contact_id].carried:
             row = claim_of(contact_id, identifier.kind)
             yield Difference(row, "is of a contact that is deleted, or does not carry it")
     yield from _disconnected(state)
@@ -151,8 +186,8 @@ def broken(state: State) -> Iterator[Difference]:
 def digest(state: State) -> int:
     """A hash of the state: the sum of the hashes of its rows, modulo `HASHES`; of states apart, the sum of theirs.
 
-    It covers contacts (every column, and which of their identifiers they claim), live and withheld pairs, bans, and
-    what only the log has: a steward's links, and the evidence parked with deleted contacts. Not the events
+    It covers contacts (every column, and which of their identifiers they claim), live and withheld pairs, bans, what is
+    blocked, and what only the log has: a steward's links, and the evidence parked with deleted contacts. Not the events
     themselves, nor the tables that are mere ways to find events (event_contact, former_claim). It is the same
     whatever the database, and whatever the order in which the rows are read.
     """
@@ -160,7 +195,7 @@ def digest(state: State) -> int:
     for contact in state.contacts.values():
         hashed += _hash("contact", contact, [identifier.kind for identifier in state.claimed(contact)])
     numbered: Any = {"pair": state.pairs, "withheld": state.withheld, "link": state.links, "ban": state.bans}
-    for name, rows in {**numbered, "parked": state.parked}.items():
+    for name, rows in {**numbered, "parked": state.parked, "blocked": state.blocked}.items():
         for key, number in rows.items():
             hashed += _hash(name, key, number)
     return hashed % HASHES
@@ -176,7 +211,7 @@ def _columns(row: str, log: Contact | None, table: Contact | None) -> Iterator[D
         return
     for name in Contact.__struct_fields__:
         by_log, in_table = getattr(log, name), getattr(table, name)
-        if by_log != in_table and name in ("email", "phone_number"):
+        if by_log != in_table and name in ("email", "phone_number", "others"):
             yield Difference(row, f"its {name} is not that of the log")
         elif by_log != in_table:
             yield Difference(row, f"its {name} is {_shown(in_table)} in the table, {_shown(by_log)} by the log")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple, TypeVar
 
 from identity_graphql.domain import explain, undo
 from identity_graphql.domain.contacts import LARGEST_ID, no_contact
-from identity_graphql.domain.events import Event, EventFilter, IdentifyEvent, Outcome
+from identity_graphql.domain.events import Event, EventFilter
 from identity_graphql.domain.explain import Bridge, Explanation, Graph
 from identity_graphql.domain.history import SLACK, ClusterHistory, Histories, Moment
 from identity_graphql.domain.identifiers import Identifier, is_readable
 from identity_graphql.domain.replay import Gap
-from identity_graphql.domain.state import Ban, Bond, Node, Pair, Withheld
+from identity_graphql.domain.state import Ban, Bond, Node, Pair, Withheld, WithheldFilter
 from identity_graphql.errors import Busy, InvalidInput, NotFound, Problem
 from identity_graphql.services.retry import Deadline
 from identity_graphql.services.stewardship import LONGEST_ACTOR
@@ -26,6 +26,8 @@ READERS = 2
 """Reads of the log at once: the other connections are for those who ask about the present."""
 SMALL = 1_000
 """Events that are folded at once; more of them in a thread, so that requests are answered meanwhile."""
+MOST_COUNTED = 10_000
+"""Pairs in the queue; how many there are beyond that costs more than it tells."""
 LARGEST_CHUNK = 2_000
 """Contacts that are looked at together where a page of an earlier time is put together."""
 
@@ -36,8 +38,6 @@ class LoggedEvent(NamedTuple):
     event: Event
     undone_by: int | None
     """the undo that took it back; None: it counts"""
-    kept_from: int | None
-    """of a withheld request, the cluster on the other side of the ban, by its primary then"""
 
 
 class HistoryService:
@@ -127,27 +127,33 @@ class HistoryService:
 
         return await self._read(read) if 0 < seq <= LARGEST_ID else None
 
-    async def page_of_events(
-        self, wanted: EventFilter, *, after: int, limit: int, charge: Callable[[int], None]
-    ) -> list[LoggedEvent]:
+    async def page_of_events(self, wanted: EventFilter, *, after: int, limit: int) -> list[LoggedEvent]:
         """The wanted events of the log by their numbers, from the first above ``after``.
 
-        ``charge`` is told of every event that is read beside them, and may raise. Raises InvalidInput for conditions
-        that nothing can meet.
+        Raises InvalidInput for conditions that nothing can meet.
         """
         _check(wanted)
 
         async def read() -> list[LoggedEvent]:
             events = await self._storage.page_of_events(wanted, after=after, limit=limit)
             undone_by = undo.undone_by(await self._storage.undos_of(events))
-            kept_from = await self._kept_from(events, charge)
-            return [LoggedEvent(e, undone_by.get(e.seq), kept_from.get(e.seq)) for e in events]
+            return [LoggedEvent(event, undone_by.get(event.seq)) for event in events]
 
         return await self._read(read)
 
-    async def page_of_withheld(self, *, after: int, limit: int) -> list[tuple[Pair, Withheld]]:
-        """The pairs that bans keep back, by the events that did it, from the first above ``after``."""
-        return await self._read(lambda: self._storage.page_of_withheld(after=after, limit=limit))
+    async def count_withheld(self, wanted: WithheldFilter) -> int:
+        """How many wanted pairs wait; at most `MOST_COUNTED` are counted."""
+        return await self._read(lambda: self._storage.count_withheld(wanted, limit=MOST_COUNTED))
+
+    async def page_of_withheld(
+        self, wanted: WithheldFilter, *, after: tuple[int, int], limit: int
+    ) -> list[tuple[Pair, Withheld]]:
+        """The wanted pairs that wait, by the events that kept them back; ``after``: an event, and how many of its."""
+        return await self._read(lambda: self._storage.page_of_withheld(wanted, after=after, limit=limit))
+
+    async def page_of_blocked(self, *, after: int, limit: int) -> list[tuple[Identifier, int]]:
+        """The identifiers that are blocked, by the events that decided so, from the first above ``after``."""
+        return await self._read(lambda: self._storage.page_of_blocked(after=after, limit=limit))
 
     async def page_of_bans(self, *, after: Ban, limit: int) -> list[Ban]:
         """The bans by event, then by contacts, from the first behind ``after``."""
@@ -191,15 +197,6 @@ class HistoryService:
             return found[:limit]
 
         return await self._read(read)
-
-    async def _kept_from(self, events: Sequence[Event], charge: Callable[[int], None]) -> Mapping[int, int]:
-        """Of those requests among these events that were withheld: `Histories.kept_from`."""
-        withheld = [e.primary_id for e in events if isinstance(e, IdentifyEvent) and e.outcome is Outcome.WITHHELD]
-        if not withheld:
-            return {}
-        history = await self._history(withheld, None)
-        charge(len(history.events))
-        return (await _computed(lambda: history.histories, history)).kept_from
 
     async def _history(self, contact_ids: Collection[int], moment: Moment | None) -> ClusterHistory:
         if moment is not None and moment.seq is not None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from msgspec.structs import replace
 
 from identity_graphql.domain.contacts import LARGEST_ID, Cluster, Contact, gone
 from identity_graphql.domain.events import PROVISIONAL_SEQ, Outcome
-from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, Identifier, Normalisation
-from identity_graphql.domain.reconcile import Decision, Numbers, Plan, Request, reconcile
-from identity_graphql.domain.state import Pair
+from identity_graphql.domain.identifiers import Given, Identifier, Normalisation
+from identity_graphql.domain.kinds import Kinds
+from identity_graphql.domain.reconcile import Decision, Numbers, Plan, Request, counting, reconcile
+from identity_graphql.domain.state import Node, Pair
 from identity_graphql.errors import (
     Busy,
     ConfigurationError,
@@ -39,6 +41,10 @@ MOST_WAITING = 5_000
 """Requests that may wait for a batch; beyond it they are refused at once: Busy."""
 MOST_FAILURES = 3
 """Requests of a failed batch that are tried by themselves, if none of them goes through."""
+CLOCK_SKEW = timedelta(minutes=5)
+"""By how much a sender's clock may be ahead: what was true a little later than now is true now."""
+EARLIEST = datetime(1000, 1, 1, tzinfo=UTC)
+"""The first moment that every database can keep: what is before it stands for none, in PostgreSQL's driver too."""
 LONGEST_CHECK = 2.0
 """Seconds within which the database has to answer to be ready."""
 
@@ -54,6 +60,7 @@ class IdentityService:
         self.normalisation = normalisation
         self._timeout = timeout
         self._deadline = Deadline(timeout, storage.outage)
+        self._rule_set_is_kept = not normalisation.kinds.version
         self._batches = GroupCommit[Request, Result](
             self._run_batch, largest_batch=LARGEST_GROUP, most_waiting=MOST_WAITING, longest_wait=timeout / 2
         )
@@ -63,41 +70,47 @@ class IdentityService:
         await self._batches.drain()
         await self._deadline.close()
 
-    async def identify(self, *, email: object = None, phone_number: object = None) -> Decision:
-        """Link an email, a phone number, or both to their cluster; the cluster as it is then.
+    async def identify(self, given: Given) -> Decision:
+        """Link the identifiers of one customer to their cluster; the cluster as it is then.
 
         Raises InvalidInput (nothing changed), Busy (nothing half-written; repeating it is safe).
         """
-        (result,) = await self._results_of([self._request(email, phone_number)])
+        (result,) = await self._results_of([self._request(given)])
         if isinstance(result, IdentityError):
             raise result
         return result
 
-    async def preview(self, *, email: object = None, phone_number: object = None) -> Decision:
+    async def preview(self, given: Given) -> Decision:
         """What `identify` would decide now. Writes nothing; what it would create has provisional numbers."""
-        (decision,) = await self._previews_of([self._request(email, phone_number)])
-        return decision
+        (result,) = await self._previews_of([self._request(given)])
+        if isinstance(result, IdentityError):
+            raise result
+        return result
 
-    async def look_up(self, *, email: object = None, phone_number: object = None) -> Decision:
+    async def look_up(self, given: Given) -> Decision:
         """Returns what `identify` answers to those of whom it learns nothing: `UNCHANGED`. Writes nothing.
 
         An identifier that nobody has does not matter beside one that somebody has. Raises NotFound where nobody has
         any, InvalidInput also where they are of several clusters, and Busy.
         """
-        request = self._request(email, phone_number)
+        request = self._request(given)
         found = await self._deadline.retrying(lambda: self._storage.find(request.details.identifiers))
-        if not found.clusters:
+        counted = counting(request, found)
+        if counted is None:
+            raise self.normalisation.none_given
+        clusters = found.clusters
+        if counted is not request:
+            clusters = tuple(cluster for cluster in clusters if cluster.has_any(counted.details.identifiers))
+        if not clusters:
             raise NotFound("Nobody has any of these identifiers.")
-        if len(found.clusters) > 1:
-            primaries = ", ".join(map(str, sorted(cluster.primary.id for cluster in found.clusters)))
+        if len(clusters) > 1:
+            primaries = ", ".join(map(str, sorted(cluster.primary.id for cluster in clusters)))
             message = f"The identifiers belong to several clusters (contacts {primaries}); look them up one at a time"
             raise InvalidInput(Problem("root", message))
-        return Decision(request, Outcome.UNCHANGED, found.clusters[0])
+        return Decision(counted, Outcome.UNCHANGED, clusters[0])
 
-    async def identify_many(
-        self, items: Sequence[tuple[object, object]], *, dry_run: bool = False
-    ) -> list[Decision | IdentityError]:
-        """`identify` for each (email, phone number), in order, in one batch. An item that fails does so alone.
+    async def identify_many(self, items: Sequence[Given], *, dry_run: bool = False) -> list[Decision | IdentityError]:
+        """`identify` for each of these, in order, in one batch. An item that fails does so alone.
 
         With ``dry_run``, `preview`: each sees what those before it would have done.
         """
@@ -107,9 +120,9 @@ class IdentityService:
             )
         results: dict[int, Decision | IdentityError] = {}
         requests: dict[int, Request] = {}
-        for position, (email, phone_number) in enumerate(items):
+        for position, given in enumerate(items):
             try:
-                requests[position] = self._request(email, phone_number)
+                requests[position] = self._request(given)
             except InvalidInput as error:
                 results[position] = error
         if requests:
@@ -117,30 +130,11 @@ class IdentityService:
             results.update(zip(requests, await decide(list(requests.values())), strict=True))
         return [results[position] for position in range(len(items))]
 
-    def subject(
-        self, contact_id: int | None = None, *, email: object = None, phone_number: object = None
-    ) -> int | Identifier:
-        """Exactly one of: a contact, an email, a phone number. Raises InvalidInput."""
-        identifiers = [
-            Identifier(kind, value)
-            for kind, value in (
-                (EMAIL, self.normalisation.email(email)),
-                (PHONE_NUMBER, self.normalisation.phone_number(phone_number)),
-            )
-            if value is not None
-        ]
-        if (contact_id is not None) + len(identifiers) != 1:
-            raise InvalidInput(Problem("root", "Exactly one of id, email or phoneNumber must be provided"))
-        return identifiers[0] if contact_id is None else contact_id
+    async def cluster(self, subject: Node) -> Cluster | None:
+        """The cluster of a contact or an identifier; None if nobody has it. Writes nothing.
 
-    async def cluster(
-        self, *, contact_id: int | None = None, email: object = None, phone_number: object = None
-    ) -> Cluster | None:
-        """The cluster of exactly one of: a contact, an email, a phone number; None if nobody has it. Writes nothing.
-
-        Raises InvalidInput, and Gone for a contact that was deleted.
+        Raises Gone for a contact that was deleted.
         """
-        subject = self.subject(contact_id, email=email, phone_number=phone_number)
         if isinstance(subject, int):
             return await self._cluster_of(subject)
         found = await self._deadline.retrying(lambda: self._storage.find([subject]))
@@ -188,7 +182,7 @@ class IdentityService:
     async def check_normalisation(self) -> None:
         """Refuse to go on where the log was written under other rules: two rules make doubles silently."""
         newest, ours = await self._storage.newest_norm(), self.normalisation.version
-        if newest not in (None, ours):
+        if newest is not None and newest != ours and await self._is_read_otherwise(newest):
             raise ConfigurationError(
                 f"The newest event in this database was written under normalisation {newest}, this program is set to "
                 f"{ours}. {self.normalisation.changes_since(newest)} A customer who is stored under another reading of "
@@ -196,8 +190,25 @@ class IdentityService:
                 f"ACCEPT_NORMALISATION_CHANGE=true: what is stored stays as it is."
             )
 
-    def _request(self, email: object, phone_number: object) -> Request:
-        details = self.normalisation.details(email=email, phone_number=phone_number)
+    async def _is_read_otherwise(self, norm: str) -> bool:
+        """Whether values of the log could read differently now. Other limits and other kinds do not matter."""
+        rules, _, kinds = norm.partition(".")
+        if rules != self.normalisation.version.partition(".")[0]:
+            return True
+        document = (await self._storage.rule_sets()).get(norm) if kinds else None
+        return document is not None and bool(Kinds.parse(document).read_otherwise(self.normalisation.kinds))
+
+    async def _keep_rule_set(self) -> None:
+        """Keep the kinds under which requests are decided, before the first of them is written."""
+        await self._storage.keep_rule_set(self.normalisation.version, self.normalisation.kinds.document)
+        self._rule_set_is_kept = True
+
+    def _request(self, given: Given) -> Request:
+        details = self.normalisation.details(given)
+        if details.occurred_at is not None and details.occurred_at > datetime.now(UTC) + CLOCK_SKEW:
+            raise InvalidInput(Problem("occurredAt", "occurredAt must not be in the future"))
+        if details.occurred_at is not None and details.occurred_at < EARLIEST:
+            raise InvalidInput(Problem("occurredAt", f"occurredAt must be in the year {EARLIEST.year} or later"))
         return Request(details, self.normalisation.version, request_id.get())
 
     async def _cluster_of(self, contact_id: int) -> Cluster | None:
@@ -208,13 +219,15 @@ class IdentityService:
                 raise gone(contact)
         return cluster
 
-    async def _previews_of(self, requests: Sequence[Request]) -> Sequence[Decision]:
+    async def _previews_of(self, requests: Sequence[Request]) -> Sequence[Result]:
         """What these requests would come to now, in order; what would be written has provisional numbers."""
 
-        async def decide() -> Sequence[Decision]:
+        async def decide() -> Sequence[Result]:
             async with self._storage.attempt() as attempt:
-                plan = await _planned(attempt, requests)
-            return plan.renumbered(Numbers({}, range(PROVISIONAL_SEQ, PROVISIONAL_SEQ + len(plan.events))))
+                plan, counted = await _planned(attempt, requests, self.normalisation.kinds)
+            numbers = Numbers({}, range(PROVISIONAL_SEQ, PROVISIONAL_SEQ + len(plan.events)))
+            decisions = iter(plan.renumbered(numbers))
+            return [next(decisions) if counts else self.normalisation.none_given for counts in counted]
 
         return await self._deadline.retrying(decide)
 
@@ -275,14 +288,21 @@ class IdentityService:
         async def settle() -> None:
             nonlocal queue
             async with self._storage.attempt(queue) as attempt:
-                asked = dict(waiting)
-                plan = await _planned(attempt, list(asked.values()))
+                plan, counted = await _planned(attempt, list(waiting.values()), self.normalisation.kinds)
+                asked = []
+                for future, counts in zip(list(waiting), counted, strict=True):
+                    if counts:
+                        asked.append(future)
+                    else:
+                        _answer(waiting, future, self.normalisation.none_given)
                 for future, decision in zip(asked, plan.decisions, strict=True):
                     if plan.stands(decision):  # a repeat need not wait for those who write
                         _answer(waiting, future, decision)
                 if not plan.events:
                     return
                 queue = [swap.primary_id for swap in plan.swaps]
+                if not self._rule_set_is_kept:
+                    return  # to keep it takes a connection of its own, and this attempt may hold the last
                 numbers = await attempt.apply(plan)
             for future, decision in zip(asked, plan.renumbered(numbers), strict=True):
                 _answer(waiting, future, decision)
@@ -291,17 +311,22 @@ class IdentityService:
         try:
             async with asyncio.timeout(CONFLICT_DEADLINE):
                 await self._deadline.attempted(settle)
+                if waiting and not self._rule_set_is_kept:
+                    await self._deadline.attempted(self._keep_rule_set)
+                    await self._deadline.attempted(settle)
         except TimeoutError:
             raise self._deadline.late(since, CONFLICT_DEADLINE) from None
 
 
-async def _planned(attempt: Attempt, batch: Sequence[Request]) -> Plan:
-    """What a batch changes, decided from what is known now."""
-    found = await attempt.find(*_sought(batch))
-    plan = reconcile(batch, found)
+async def _planned(attempt: Attempt, requests: Sequence[Request], kinds: Kinds) -> tuple[Plan, Sequence[bool]]:
+    """What a batch changes, decided from what is known now; and of each request, whether anything of it counts."""
+    found = await attempt.find(*_sought(requests))
+    counted = [counting(request, found) for request in requests]
+    batch = [request for request in counted if request is not None]
+    plan = reconcile(batch, found, kinds)
     if found.any_ban and plan.merges and (bans := await attempt.bans([primary_id for primary_id, _ in plan.seen])):
-        plan = reconcile(batch, replace(found, bans=bans))
-    return plan
+        plan = reconcile(batch, replace(found, bans=bans), kinds)
+    return plan, [request is not None for request in counted]
 
 
 def _failed(future: asyncio.Future[Result]) -> bool:
@@ -311,7 +336,7 @@ def _failed(future: asyncio.Future[Result]) -> bool:
 def _sought(requests: Iterable[Request]) -> tuple[set[Identifier], set[Pair]]:
     """The identifiers and the pairs that these requests bring."""
     details = [request.details for request in requests]
-    return {i for d in details for i in d.identifiers}, {d.pair for d in details if d.pair}
+    return {i for d in details for i in d.identifiers}, {pair for d in details for pair in d.pairs}
 
 
 def _answer(waiting: dict[asyncio.Future[Result], Request], future: asyncio.Future[Result], result: Result) -> None:

@@ -14,7 +14,9 @@ from identity_graphql.domain.erasure import ERASED, is_token
 from identity_graphql.domain.events import Event, EventKind, IdentifyEvent, VerbEvent
 from identity_graphql.domain.history import ClusterHistory
 from identity_graphql.domain.identifiers import Identifier, Normalisation, is_readable, pairs_of
+from identity_graphql.domain.kinds import Kinds
 from identity_graphql.domain.state import Bond, Node, Pair, bond
+from identity_graphql.domain.undo import RuleSets
 from identity_graphql.errors import Conflict, IdentityError, InvalidInput, NotFound, Problem
 from identity_graphql.observability import log, request_id
 from identity_graphql.services.retry import Deadline
@@ -26,6 +28,7 @@ LONGEST_ACTOR = 254
 LONGEST_REASON = 2_000
 
 Resolve = Callable[[ClusterHistory], ResolvedVerb]
+Find = Callable[[], Awaitable[Collection[int]]]
 
 
 class _Wanted(Struct, frozen=True):
@@ -47,6 +50,8 @@ class StewardService:
         self._storage = storage
         self._normalisation = normalisation
         self._deadline = Deadline(timeout, storage.outage)
+        self._rule_sets: RuleSets = {}
+        self._rule_sets_are_stale = False
 
     async def close(self) -> None:
         """Finish what is in flight. The storage may be closed afterwards."""
@@ -81,10 +86,15 @@ class StewardService:
             if seq in undo.undone(known.events):
                 raise InvalidInput(Problem("event", f"Event {seq} is undone already; undo that undo to bring it back."))
             undone = known.by_seq[seq]
-            pair, contacts = _bannable(undone) if then_ban else (None, None)
-            return ResolvedVerb(verbs.Undo(seq, pair, contacts), subject=undone.primary_id)
+            pairs, contacts = _bannable(undone) if then_ban else ((), None)
+            return ResolvedVerb(verbs.Undo(seq, pairs, contacts), subject=undone.primary_id)
 
-        return await self._do([event.primary_id], command, resolve, by_value=True)
+        async def find() -> Collection[int]:
+            if isinstance(event, VerbEvent) and isinstance(event.verb, verbs.BlockIdentifier | verbs.UnblockIdentifier):
+                return {event.primary_id, *await self._lineages(event.verb.identifier)}
+            return [event.primary_id]
+
+        return await self._do((), command, resolve, by_value=True, find=find)
 
     async def ban_link(self, a: Node, b: Node, command: Command) -> VerbResult:
         """Never link these two customers again. What bridges them later is withheld, and its sender is warned."""
@@ -113,6 +123,30 @@ class StewardService:
 
         return await self._do(known, command, resolve, by_value=pair is not None)
 
+    async def accept_withheld(self, pair: Pair, command: Command) -> VerbResult:
+        """Count a pair that is kept back as evidence, in spite of the limit or the ban."""
+        return await self._decide_withheld(verbs.AcceptWithheld(pair), pair, command)
+
+    async def reject_withheld(self, pair: Pair, command: Command) -> VerbResult:
+        """Ban a pair that is kept back for good, and its two customers from each other: it leaves the queue."""
+        return await self._decide_withheld(verbs.RejectWithheld(pair), pair, command)
+
+    async def _decide_withheld(self, verb: verbs.Verb, pair: Pair, command: Command) -> VerbResult:
+        contacts = [found for end in pair if (found := await self._claimant(end)) is not None]
+        known = contacts or await self._deadline.retrying(lambda: self._storage.withheld_by(pair))
+        if not known:
+            raise verbs.not_withheld()
+
+        def resolve(found: ClusterHistory) -> ResolvedVerb:
+            kept = found.state.withheld.get(pair)
+            if kept is None or (kept.banned and isinstance(verb, verbs.RejectWithheld)):
+                raise verbs.not_withheld()
+            one, other = known[0], known[-1]
+            two = len(contacts) == 2 and bool(bans.between(found.state, (one, other)))
+            return ResolvedVerb(verb, one, other if two else None, tuple(known))
+
+        return await self._do(known, command, resolve, by_value=True)
+
     async def delete_contact(self, contact_id: int, command: Command) -> VerbResult:
         """Delete a contact, and the evidence that it brought. Its cluster falls apart if it must."""
         resolved = ResolvedVerb(verbs.DeleteContact(contact_id), subject=contact_id)
@@ -132,7 +166,7 @@ class StewardService:
             primary_id = verbs.live(state, contact_id)
             members = state.members[primary_id] | history.departed(known.events, state.members[primary_id])
             claimed = {identifier for identifier, claimant in state.claims.items() if claimant in members}
-            carried = {i for member in members for i in state.carried(state.contacts[member])}
+            carried = {i for member in members for i in state.contacts[member].carried}
             claimed |= {i for i in carried if i not in state.claims}
             # What is said of them alone, though nobody claims it: it waits for a ban to be lifted.
             waiting = {end for pair in state.withheld for end in pair if not claimed.isdisjoint(pair)}
@@ -154,19 +188,68 @@ class StewardService:
 
         return await self._erase(contacts, wanted, command)
 
+    async def block_identifier(self, identifier: Identifier, command: Command, *, retract: bool = False) -> VerbResult:
+        """From now on an identifier counts as not given. See `verbs.BlockIdentifier`."""
+        return await self._about(verbs.BlockIdentifier(identifier, retract), command)
+
+    async def unblock_identifier(self, identifier: Identifier, command: Command) -> VerbResult:
+        """From now on an identifier that was blocked counts again."""
+        return await self._about(verbs.UnblockIdentifier(identifier), command)
+
     # -- how
 
+    async def _about(self, verb: verbs.BlockIdentifier | verbs.UnblockIdentifier, command: Command) -> VerbResult:
+        """A verb about an identifier, which may be nobody's: then the event's lineage is one that stands for nobody,
+        beside those of all who ever had it."""
+        identifier = verb.identifier
+        nobody = -1 - secrets.randbelow(LARGEST_ID)
+        lineages: set[int] = set()
+
+        async def find() -> Collection[int]:
+            nonlocal nobody, lineages
+            lineages = await self._lineages(identifier)
+            nobody = max((lineage for lineage in lineages if lineage < 0), default=nobody)
+            return lineages
+
+        def resolve(known: ClusterHistory) -> ResolvedVerb:
+            subject = known.state.claims.get(identifier, nobody)
+            return ResolvedVerb(verb, subject=subject, about=tuple(sorted(lineages)))
+
+        return await self._do((), command, resolve, find=find)
+
+    async def _lineages(self, identifier: Identifier) -> set[int]:
+        """Contacts of all lineages that an identifier is, or ever was, a matter of."""
+        blocked = await self._storage.blocked_by(identifier)
+        event = None if blocked is None else await self._storage.event(blocked)
+        return {
+            *await self._storage.claimants([identifier]),
+            *await self._storage.withheld_by([identifier]),
+            *(() if event is None else (event.primary_id,)),
+        }
+
     async def _do(
-        self, contact_ids: Sequence[int], command: Command, resolve: Resolve, *, by_value: bool = False
+        self,
+        contact_ids: Sequence[int],
+        command: Command,
+        resolve: Resolve,
+        *,
+        by_value: bool = False,
+        find: Find | None = None,
     ) -> VerbResult:
-        """Find, decide, apply; again if somebody else was faster."""
+        """Find, decide, apply; again if somebody else was faster.
+
+        ``find``: what else it is about, looked up anew each time; numbers below 0 stand for nobody.
+        """
         _check(command)
         _refuse_impossible(contact_ids)
         place = None if command.dry_run else Place()
 
         async def attempt() -> VerbResult:
-            async with self._storage.log_session(contact_ids, by_value=by_value, place=place) as session:
+            await self._read_rule_sets()
+            wanted = [*contact_ids, *(() if find is None else await find())]
+            async with self._storage.log_session(wanted, by_value=by_value, place=place) as session:
                 known = _known(session.events, contact_ids)
+                self._check_rule_sets(known)
                 result = decide(
                     resolve(known),
                     command,
@@ -174,16 +257,30 @@ class StewardService:
                     session.now,
                     norm=self._normalisation.version,
                     request_id=request_id.get(),
+                    rules=self._rule_sets,
                 )
                 return result if command.dry_run else await session.write(result)
 
         return await self._retrying(attempt)
 
+    async def _read_rule_sets(self) -> None:
+        """Read the kinds under which events were decided: only where there are events of which they are not known."""
+        if self._rule_sets_are_stale:
+            documents = await self._storage.rule_sets()
+            self._rule_sets = {norm: Kinds.parse(document) for norm, document in documents.items()}
+            self._rule_sets_are_stale = False
+
+    def _check_rule_sets(self, known: ClusterHistory) -> None:
+        """Raises Conflict, and the next attempt reads them, where events were decided under kinds not known yet."""
+        if any("." in event.norm and event.norm not in self._rule_sets for event in known.events):
+            self._rule_sets_are_stale = True
+            raise Conflict("events that were decided under rules not read yet")
+
     async def _erase(
         self, contact_ids: Sequence[int], wanted: Callable[[ClusterHistory], _Wanted], command: Command
     ) -> VerbResult:
         _check(command)
-        _refuse_impossible(contact_ids)
+        _refuse_impossible([contact_id for contact_id in contact_ids if contact_id >= 0])
         place: Place | None = None
         search = LogSearch()
 
@@ -283,7 +380,7 @@ def _refuse_impossible(numbers: Collection[int], what: str = "contact") -> None:
 def _known(events: Sequence[Event], contact_ids: Collection[int]) -> ClusterHistory:
     known = ClusterHistory.of(events)
     for contact_id in contact_ids:
-        if contact_id not in known.state.contacts:
+        if contact_id >= 0 and contact_id not in known.state.contacts:
             raise no_contact(contact_id)
     return known
 
@@ -300,19 +397,22 @@ def _check(command: Command) -> None:
 
 
 def _pair(a: Node, b: Node) -> Pair | None:
-    """An email and a phone number, whichever way round; None if it is something else."""
-    if not (isinstance(a, Identifier) and isinstance(b, Identifier)) or a.kind == b.kind:
+    """Two identifiers, whichever way round; None if it is something else."""
+    if not (isinstance(a, Identifier) and isinstance(b, Identifier)) or a == b:
         return None
     (pair,) = pairs_of((a, b))
     return pair
 
 
-def _bannable(event: Event) -> tuple[Pair | None, Bond | None]:
-    """What can be banned after an event was undone: its pair, or the two contacts that a steward linked."""
-    if isinstance(event, IdentifyEvent) and event.pair is not None:
-        if any(is_token(identifier.value) for identifier in event.pair):
+def _bannable(event: Event) -> tuple[tuple[Pair, ...], Bond | None]:
+    """What can be banned after an event was undone: its pairs, or the two contacts that a steward linked."""
+    if isinstance(event, IdentifyEvent) and len(event.identifiers) > 1:
+        pairs = pairs_of([identifier for identifier in event.identifiers if not is_token(identifier.value)])
+        if not pairs:
             raise InvalidInput(Problem("then_ban", f"What event {event.seq} linked was erased: nothing can be banned."))
-        return event.pair, None
+        return pairs, None
+    if isinstance(event, VerbEvent) and isinstance(event.verb, verbs.AcceptWithheld):
+        return (event.verb.pair,), None
     if isinstance(event, VerbEvent) and isinstance(event.verb, verbs.MergeClusters):
-        return None, bond(event.verb.one, event.verb.other)
+        return (), bond(event.verb.one, event.verb.other)
     raise InvalidInput(Problem("then_ban", f"Event {event.seq} linked nothing that could be banned."))

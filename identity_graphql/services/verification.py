@@ -10,15 +10,16 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from identity_graphql.domain.components import Components
-from identity_graphql.domain.events import IdentifyEvent
 from identity_graphql.domain.identifiers import Identifier
 from identity_graphql.domain.verify import (
     HASHES,
     Difference,
     Rebuilt,
     Rows,
+    block_of,
     broken,
     claim_of,
+    count_of,
     differences,
     digest,
     rebuild,
@@ -68,6 +69,7 @@ class _Verification:
         # Claims and former claims that were looked up by their identifiers, and need not be told of as strays.
         self._claims: set[tuple[str, str, int]] = set()
         self._former: set[tuple[str, str, int]] = set()
+        self._blocked: set[tuple[Identifier, int]] = set()
 
     async def run(self) -> None:
         total = await self._scan.size()
@@ -100,8 +102,8 @@ class _Verification:
                 place = components.add(outline.seq, outline.contacts)
                 for pair in outline.kept_back:
                     components.keeps_back(place, pair)
-                if outline.pair is not None:
-                    components.speaks(place, outline.pair)
+                for pair in outline.pairs:
+                    components.speaks(place, pair)
             done += len(outlines)
             self._progress(done, 3 * total)
         components.gather()
@@ -113,6 +115,8 @@ class _Verification:
         told = await self._scan.events(seqs)
         named = [{contact_id for seq in component for contact_id in told.contacts.get(seq, ())} for component in batch]
         rows = await self._scan.rows([contact_id for contact_ids in named for contact_id in contact_ids], seqs)
+        blocked = await self._scan.blocked(told)
+        self._blocked.update(blocked.items())
         for component, contact_ids in zip(batch, named, strict=True):
             rebuilt = rebuild((seq, told.events.get(seq)) for seq in component)
             self._count(rebuilt, len(component))
@@ -120,12 +124,15 @@ class _Verification:
             if rebuilt.problem is None:
                 self._report(broken(rebuilt.state))
                 found = await self._completed(_found(component, contact_ids, told, rows), rebuilt.rows)
+                if blocked:
+                    mine = set(component)
+                    found = replace(found, blocked={one: seq for one, seq in blocked.items() if seq in mine})
                 self._report(differences(rebuilt.rows, found))
 
     async def _report_unlogged(self, contact_ids: Sequence[int]) -> None:
         """Contacts that no event names: nothing of what they have is in the log."""
         rows = await self._scan.rows(contact_ids, ())
-        self._report(differences(rebuild(()).rows, _found((), contact_ids, EventBatch({}, {}, set()), rows)))
+        self._report(differences(rebuild(()).rows, _found((), contact_ids, EventBatch({}, {}, {}), rows)))
 
     async def _completed(self, found: Rows, expected: Rows) -> Rows:
         """The rows, with the claims and former claims that are the log's, though not on what their contacts carry."""
@@ -154,13 +161,19 @@ class _Verification:
         async for claim in scan.stray_former_claims():
             if tuple(claim) not in self._former:
                 self._report([surplus(f"former {claim_of(claim[2], claim[0])}")])
-        async for (seq,) in scan.stray_pairs():
+        async for kind, value, seq in scan.stray_blocked():
+            if (Identifier(kind, value), seq) not in self._blocked:
+                self._report([surplus(block_of(seq, kind))])
+        async for seq in scan.stray_pairs():
             self._report([surplus(f"pair of event {seq}")])
         async for (seq,) in scan.stray_withheld_pairs():
             self._report([surplus(f"withheld pair of event {seq}")])
         async for one, other in scan.stray_bans():
             if not components.knows(one):
                 self._report([surplus(f"ban of contacts {one} and {other}")])
+        async for primary_id, kind in scan.stray_counts():
+            if not components.knows(primary_id):
+                self._report([surplus(count_of(primary_id, kind))])
         async for contact_id, seq in scan.stray_marks():
             if not components.knows(contact_id):
                 self._report([surplus(f"mark of event {seq} on contact {contact_id}")])
@@ -195,7 +208,7 @@ def _batches(components: Iterable[list[int]]) -> Iterator[list[list[int]]]:
 
 def _found(seqs: Iterable[int], contact_ids: Iterable[int], told: EventBatch, table: TableRows) -> Rows:
     """The rows of one component."""
-    rows = Rows({}, {}, {}, {}, {}, set(), set())
+    rows = Rows({}, {}, {}, {}, {}, {}, set(), set(), {})
     for contact_id in contact_ids:
         if contact_id in table.contacts:
             rows.contacts[contact_id] = table.contacts[contact_id]
@@ -203,14 +216,14 @@ def _found(seqs: Iterable[int], contact_ids: Iterable[int], told: EventBatch, ta
                 rows.claims[identifier] = contact_id
         if table.marks and contact_id in table.marks:
             rows.marks.update((contact_id, seq) for seq in table.marks[contact_id])
+        if table.counts and contact_id in table.counts:
+            rows.counts.update(((contact_id, kind), count) for kind, count in table.counts[contact_id])
         if table.bans and contact_id in table.bans:
             rows.bans.update(table.bans[contact_id])
         if table.former and contact_id in table.former:
             rows.former.update((identifier, contact_id) for identifier in table.former[contact_id])
     for seq in seqs:
-        event = told.events.get(seq) if seq in told.live else None
-        if isinstance(event, IdentifyEvent) and event.pair is not None:
-            rows.pairs[event.pair] = seq
+        rows.pairs.update((pair, seq) for pair in told.pairs.get(seq, ()))
         if table.withheld and seq in table.withheld:
             rows.withheld.update(table.withheld[seq])
     return rows

@@ -74,6 +74,11 @@ class Attempt:
 
 
 async def find(connection: AsyncConnection, identifiers: Collection[Identifier], pairs: Collection[Pair]) -> Found:
-    """Returns what `statements.FIND` finds for these identifiers and pairs."""
-    rows = await connection.execute(statements.FIND, statements.sought(identifiers, pairs))
-    return statements.found_from_rows(rows)
+    """Returns what is known of these identifiers and pairs."""
+    sought = statements.sought(identifiers, pairs)
+    if statements.are_plain(identifiers, pairs):
+        found = statements.found_from_rows(await connection.execute(statements.FIND, sought))
+        if not any(contact.others for cluster in found.clusters for contact in cluster.contacts):
+            return found
+    kinds = sum(name.startswith("kind") for name in sought)
+    return statements.found_from_rows(await connection.execute(statements.find_all(kinds), sought))

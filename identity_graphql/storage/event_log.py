@@ -18,7 +18,7 @@ from identity_graphql.domain.contacts import LARGEST_ID
 from identity_graphql.domain.events import Event, EventFilter, EventKind, IdentifyEvent, VerbEvent
 from identity_graphql.domain.history import SLACK
 from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, Identifier
-from identity_graphql.domain.verbs import Undo
+from identity_graphql.domain.verbs import BlockIdentifier, UnblockIdentifier, Undo
 from identity_graphql.storage import statements
 from identity_graphql.storage.event_rows import event_of
 from identity_graphql.storage.plan_writes import MOST_PARAMETERS
@@ -86,17 +86,51 @@ async def lineage(
 
 
 def _brought(events: Iterable[Event]) -> set[Identifier]:
-    """What the requests among these events brought."""
-    requests = (event for event in events if isinstance(event, IdentifyEvent))
-    return {identifier for event in requests for identifier in event.identifiers}
+    """What the requests among these events brought, and what the verbs blocked or let count again."""
+    brought: set[Identifier] = set()
+    for event in events:
+        if isinstance(event, IdentifyEvent):
+            brought.update(event.identifiers)
+        elif isinstance(event.verb, BlockIdentifier | UnblockIdentifier):
+            brought.add(event.verb.identifier)
+    return brought
 
 
 async def claimants(connection: AsyncConnection, identifiers: Iterable[Identifier]) -> list[int]:
     """The contacts that claim one of these identifiers, or ever did."""
     found: list[int] = []
-    for some in statements.by_kind(identifiers, MOST_PARAMETERS // 2):  # of two kinds, in two tables
-        found += (await connection.execute(statements.CLAIMANTS, some)).scalars()
+    for some in statements.by_kind(identifiers, MOST_PARAMETERS // 2):  # in two tables
+        found += filter(None, (await connection.execute(statements.CLAIMANTS, some)).scalars())
     return found
+
+
+async def blocked_among(connection: AsyncConnection, identifiers: Iterable[Identifier]) -> dict[Identifier, int]:
+    """Which of these identifiers are blocked, each with the event that decided so."""
+    found: dict[Identifier, int] = {}
+    for some in statements.by_kind(identifiers, MOST_PARAMETERS):
+        rows = await connection.execute(statements.BLOCKED, some)
+        found.update((Identifier(kind, value), seq) for kind, value, seq in rows)
+    return found
+
+
+_BLOCKS = EventFilter(frozenset({EventKind.BLOCK_IDENTIFIER}))
+
+
+async def page_of_blocked(
+    connection: AsyncConnection, *, after: int, upto: int, limit: int
+) -> list[tuple[Identifier, int]]:
+    """The identifiers that are blocked now, by the events that decided so, from the first event above ``after``."""
+    found: list[tuple[Identifier, int]] = []
+    while len(found) < limit:
+        events = await page(connection, _BLOCKS, after=after, upto=upto, limit=limit)
+        if not events:
+            break
+        verbs = [(event.seq, event.verb) for event in events if isinstance(event, VerbEvent)]
+        named = [(verb.identifier, seq) for seq, verb in verbs if isinstance(verb, BlockIdentifier)]
+        blocked = await blocked_among(connection, [identifier for identifier, _ in named])
+        found += [(identifier, seq) for identifier, seq in named if blocked.get(identifier) == seq]
+        after = events[-1].seq
+    return found[:limit]
 
 
 async def _banned_with(connection: AsyncConnection, identifiers: Iterable[Identifier]) -> set[Identifier]:
@@ -111,14 +145,9 @@ async def _banned_with(connection: AsyncConnection, identifiers: Iterable[Identi
 
 async def withheld_with(connection: AsyncConnection, identifiers: Iterable[Identifier]) -> list[Any]:
     """The rows of the withheld pairs that have one of these identifiers; some of them twice."""
-    by_kind: dict[str, list[str]] = {}
-    for identifier in sorted(identifiers):
-        by_kind.setdefault(identifier.kind, []).append(identifier.value)
     rows: list[Any] = []
-    for kind, values in by_kind.items():
-        for start in range(0, len(values), MOST_PARAMETERS // 2):  # each is given twice
-            some = statements.padded(values[start : start + MOST_PARAMETERS // 2], "")
-            rows += await connection.execute(statements.WITHHELD_WITH, {"kind": kind, "values": some})
+    for some in statements.by_kind(identifiers, MOST_PARAMETERS // 2):  # each is given twice
+        rows += await connection.execute(statements.WITHHELD_WITH, some)
     return rows
 
 
@@ -149,7 +178,7 @@ async def _naming(
     found: set[int] = set()
     emails = sorted(i.value for i in identifiers if i.kind == EMAIL)
     phone_numbers = sorted(i.value for i in identifiers if i.kind == PHONE_NUMBER)
-    longest = max(len(emails), len(phone_numbers))
+    longest = max(len(emails), len(phone_numbers), 1)  # those of other kinds are looked for in all that has such
     for start in range(0, longest, MOST_PARAMETERS):
         some = {
             "emails": statements.padded(emails[start : start + MOST_PARAMETERS], ""),
@@ -267,13 +296,17 @@ async def _unchanged(
 ) -> tuple[list[Event], set[int]]:
     """The events of these clusters that are as they were read before, and the numbers of the others.
 
-    Only an erasure rewrites events: a request has another email or phone number then. Where it stood in a steward's
+    Only an erasure rewrites events: a request has other identifiers then. Where it stood in a steward's
     is not known, so these are always read again.
     """
     same, others = list[Event](), set[int]()
-    for seq, *said in await listed(connection, statements.REQUESTS_OF_CLUSTERS, contact_ids):
+    for seq, *said, document in await listed(connection, statements.REQUESTS_OF_CLUSTERS, contact_ids):
         event = read.get(seq)
-        if isinstance(event, IdentifyEvent) and said == [EventKind.IDENTIFY, event.email, event.phone_number]:
+        if (
+            isinstance(event, IdentifyEvent)
+            and said == [EventKind.IDENTIFY, event.email, event.phone_number]
+            and event.others == statements.others_of(document)
+        ):
             same.append(event)
         else:
             others.add(seq)
@@ -285,9 +318,10 @@ async def _events(connection: AsyncConnection, statement: sa.Executable, numbers
 
 
 async def listed(connection: AsyncConnection, statement: sa.Executable, numbers: Collection[int]) -> list[Any]:
-    """The rows for a list of numbers, however long it is. What no number of the database can be finds nothing."""
+    """The rows for a list of numbers, however long it is. What no number of the database can be finds nothing; those
+    below 0 stand for nobody (`VerbEvent`)."""
     rows: list[Any] = []
-    for some in _chunks(sorted(number for number in numbers if 0 < number <= LARGEST_ID)):
+    for some in _chunks(sorted(number for number in numbers if number and abs(number) <= LARGEST_ID)):
         rows += await connection.execute(statement, {"ids": statements.padded(some, 0)})
     return rows
 

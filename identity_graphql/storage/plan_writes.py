@@ -10,8 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_graphql.domain.contacts import PROVISIONAL, Contact
-from identity_graphql.domain.events import Outcome
-from identity_graphql.domain.reconcile import Numbers, Plan, Swap
+from identity_graphql.domain.reconcile import CountRow, Numbers, Plan, Swap
 from identity_graphql.domain.state import Pair
 from identity_graphql.errors import Conflict
 from identity_graphql.storage import statements, tables
@@ -47,20 +46,27 @@ async def write(
     seqs = await insert_numbered(connection, tables.event, [row_of(event) for event in events])
     # After the events, whose numbers they carry. No two writers meet here: each of them holds the claim or the
     # swap that makes the pair new.
-    told = [(event.pair, seq, event.outcome) for event, seq in zip(events, seqs, strict=True) if event.pair]
-    pairs = sorted((pair, seq) for pair, seq, outcome in told if outcome is not Outcome.WITHHELD)
-    kept_back = [
-        (pair, seq) for pair, seq, outcome in told if outcome is Outcome.WITHHELD and pair not in plan.withheld
-    ]
     with claiming(classify_error):
-        await _insert(connection, tables.pair, [(*pair_key(pair), seq) for pair, seq in pairs])
-        await _insert(
-            connection, tables.withheld_pair, [(*pair_key(pair), seq, False) for pair, seq in sorted(kept_back)]
-        )
-    believed = [key_of(tables.withheld_pair, pair_key(pair)) for pair, _ in pairs if pair in plan.withheld]
-    if believed:
+        await _insert(connection, tables.pair, [(*pair_key(pair), seqs[number]) for pair, number in plan.new_pairs])
+        withheld = [
+            (*pair_key(pair), seqs[number], False, limit_kind) for pair, number, limit_kind in plan.new_withheld
+        ]
+        await _insert(connection, tables.withheld_pair, withheld)
+    if plan.believed:
+        believed = [key_of(tables.withheld_pair, pair_key(pair)) for pair in plan.believed]
         await connection.execute(statements.BELIEVE, believed)
+    await write_counts(connection, plan.counts, ids)
+    marks = sorted((contact_id, seq) for event, seq in zip(events, seqs, strict=True) for contact_id in event.kept_from)
+    await _insert(connection, tables.event_contact, marks)
     return Numbers(ids, seqs)
+
+
+async def write_counts(connection: AsyncConnection, counts: Sequence[CountRow], ids: Mapping[int, int]) -> None:
+    """Write how large clusters are: what changed is taken out, and put in again unless it is small by now."""
+    rows = [(ids.get(row.primary_id, row.primary_id), row.kind, row.count) for row in counts]
+    if gone := [{"of_primary_id": primary_id, "of_kind": kind} for primary_id, kind, _ in rows]:
+        await connection.execute(statements.UNCOUNT, gone)
+    await _insert(connection, tables.cluster_count, [row for row in rows if row[2] is not None])
 
 
 def pair_key(pair: Pair) -> tuple[str, str, str, str]:
@@ -109,9 +115,10 @@ async def _swap(connection: AsyncConnection, swaps: Sequence[Swap]) -> None:
 
 
 async def _insert(connection: AsyncConnection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert rows: the values of the first columns, in their order."""
     names = [column.name for column in table.columns]
     if rows:
-        await connection.execute(table.insert(), [dict(zip(names, row, strict=True)) for row in rows])
+        await connection.execute(table.insert(), [dict(zip(names, row, strict=False)) for row in rows])
 
 
 async def _relink(connection: AsyncConnection, contacts: Iterable[Contact]) -> None:
@@ -135,4 +142,5 @@ def contact_row(contact: Contact) -> dict[str, Any]:
         "updated_at": contact.updated_at,
         "version": contact.version,
         "changed_at": contact.changed_at,
+        "others": statements.others_row(contact.others),
     }

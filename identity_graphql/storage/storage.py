@@ -6,7 +6,7 @@ import errno
 import socket
 import ssl
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from typing import Any, Self
 
@@ -17,7 +17,7 @@ from identity_graphql.domain.contacts import Cluster, Contact
 from identity_graphql.domain.events import Event, EventFilter, VerbEvent
 from identity_graphql.domain.identifiers import Identifier
 from identity_graphql.domain.reconcile import Found
-from identity_graphql.domain.state import Ban, Bond, Pair, Withheld, bond
+from identity_graphql.domain.state import Ban, Bond, Pair, Withheld, WithheldFilter, bond
 from identity_graphql.errors import (
     ConfigurationError,
     Conflict,
@@ -27,11 +27,12 @@ from identity_graphql.errors import (
     DatabaseUnavailable,
     DatabaseUnwritable,
 )
-from identity_graphql.storage import event_log, migrations, statements
+from identity_graphql.storage import event_log, finding, migrations, statements
 from identity_graphql.storage.address import Address, Backend
 from identity_graphql.storage.attempt import Attempt, find
 from identity_graphql.storage.dialect import Dialect, Engines, Pool
 from identity_graphql.storage.error_table import DROPPED, ErrorClass, Meaning
+from identity_graphql.storage.finding import Totals
 from identity_graphql.storage.log_session import LogSession, Place
 from identity_graphql.storage.migrations import Migrated
 from identity_graphql.storage.mysql import MySQL
@@ -39,6 +40,7 @@ from identity_graphql.storage.outage import Outage
 from identity_graphql.storage.postgresql import PostgreSQL
 from identity_graphql.storage.sqlite import SQLite
 from identity_graphql.storage.table_scan import TableScan
+from identity_graphql.storage.tables import rule_set
 from identity_graphql.storage.trial import try_to_write
 
 DIALECTS: Mapping[Backend, type[Dialect]] = {
@@ -233,10 +235,59 @@ class Storage:
         async with self.reading() as connection:
             return await event_log.claimants(connection, identifiers)
 
-    async def page_of_withheld(self, *, after: int, limit: int) -> list[tuple[Pair, Withheld]]:
-        """The pairs that are kept back, by event, from the first event above ``after``."""
-        rows = await self._rows(statements.PAGE_OF_WITHHELD, {"after": after, "limit": limit})
-        return [(statements.pair_from_row(row), Withheld(row.seq, row.banned)) for row in rows]
+    async def page_of_withheld(
+        self, wanted: WithheldFilter, *, after: tuple[int, int], limit: int
+    ) -> list[tuple[Pair, Withheld]]:
+        """The wanted pairs that wait, by event: behind so many (``after[1]``) of the event ``after[0]``."""
+        seq, behind = after
+        page, _ = _queue_of(wanted)
+        rows = await self._rows(page, {"after": seq, "limit": limit + behind, **_limit_kind(wanted)})
+        rows = [row for place, row in enumerate(rows) if row.seq > seq or place >= behind][:limit]
+        return [(statements.pair_from_row(row), Withheld(row.seq, row.banned, row.limit_kind)) for row in rows]
+
+    async def count_withheld(self, wanted: WithheldFilter, *, limit: int) -> int:
+        """How many wanted pairs wait, or ``limit`` if there are more."""
+        _, count = _queue_of(wanted)
+        found: int = (await self._rows(count, {"limit": limit, **_limit_kind(wanted)}))[0][0]
+        return found
+
+    async def largest(self, kind: str, *, least: int, behind: tuple[int, int], limit: int) -> list[tuple[int, int]]:
+        """The clusters with the most values of a kind (`finding.largest`)."""
+        async with self.reading() as connection:
+            return await finding.largest(connection, kind, least=least, behind=behind, limit=limit)
+
+    async def last_changed(self, *, before: int, limit: int) -> list[tuple[int, int]]:
+        """The clusters that changed last (`finding.last_changed`)."""
+        async with self.snapshot() as connection:
+            return await finding.last_changed(connection, before=before, limit=limit)
+
+    async def totals(self) -> Totals:
+        """How much there is. Takes as long as it takes."""
+        async with self.snapshot() as connection, self.dialect.without_timeouts(connection):
+            await self.dialect.allow_full_scans(connection)
+            return await finding.totals(connection)
+
+    async def rule_sets(self) -> dict[str, str]:
+        """The documents of the kinds under which events were decided, by `norm`."""
+        return {row.norm: row.kinds for row in await self._rows(statements.RULE_SETS, {})}
+
+    async def keep_rule_set(self, norm: str, kinds: str) -> None:
+        """Keep the document of the kinds under which events are decided from now on. It never changes."""
+        if not await self._rows(statements.RULE_SET, {"norm": norm}):
+            with suppress(sa.exc.IntegrityError):  # another process was faster, and keeps the same
+                async with self.transaction() as connection:
+                    await connection.execute(rule_set.insert(), {"norm": norm, "kinds": kinds})
+
+    async def blocked_by(self, identifier: Identifier) -> int | None:
+        """The event that blocked an identifier; None if it is not blocked."""
+        async with self.reading() as connection:
+            return (await event_log.blocked_among(connection, [identifier])).get(identifier)
+
+    async def page_of_blocked(self, *, after: int, limit: int) -> list[tuple[Identifier, int]]:
+        """The identifiers that are blocked, by event, from the first event above ``after``."""
+        newest = await self.newest_seq()
+        async with self.reading() as connection:
+            return await event_log.page_of_blocked(connection, after=after, upto=newest, limit=limit)
 
     async def page_of_bans(self, *, after: Ban, limit: int) -> list[Ban]:
         """The bans by event, then by contacts, from the first behind ``after``."""
@@ -358,3 +409,15 @@ class Storage:
         """Raises ConfigurationError unless the database has exactly this program's revision."""
         async with self.reading() as connection:
             migrations.check(await migrations.revision(connection))
+
+
+def _queue_of(wanted: WithheldFilter) -> tuple[sa.Select[Any], sa.Select[Any]]:
+    if wanted.limit_kind is not None:
+        return statements.QUEUE_OF_LIMIT
+    if wanted.by_limit is None:
+        return statements.QUEUE
+    return statements.QUEUE_OF_LIMITS if wanted.by_limit else statements.QUEUE_OF_BANS
+
+
+def _limit_kind(wanted: WithheldFilter) -> dict[str, str]:
+    return {} if wanted.limit_kind is None else {"limit_kind": wanted.limit_kind}

@@ -54,6 +54,58 @@ def _(element: Any, compiler: Any, **options: Any) -> str:
     return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
 
+def as_text(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """A JSON document as it is stored: it is read, or not, row by row."""
+    return sa.cast(column, sa.Text)
+
+
+class each_of(FunctionElement[Any]):
+    """The items of a list that is stored as JSON, as rows with the column `value`."""
+
+    inherit_cache = True
+    name = "each_of"
+
+
+@compiles(each_of, "sqlite")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    return f"json_each({compiler.process(element.clauses, **options)})"
+
+
+@compiles(each_of, "postgresql")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    return f"json_array_elements(CAST({compiler.process(element.clauses, **options)} AS json))"
+
+
+@compiles(each_of, "mysql")
+@compiles(each_of, "mariadb")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    return f"JSON_TABLE({compiler.process(element.clauses, **options)}, '$[*]' COLUMNS (value JSON PATH '$'))"
+
+
+class item_of(FunctionElement[str]):
+    """The text at a place, from 0, of a list that is JSON."""
+
+    type = sa.Text()
+    inherit_cache = True
+    name = "item_of"
+
+    def __init__(self, document: sa.ColumnElement[Any], place: int) -> None:
+        super().__init__(document, sa.literal_column(str(place)))
+
+
+@compiles(item_of, "postgresql")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    document, place = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"({document} ->> {place})"
+
+
+@compiles(item_of)
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    document, place = (compiler.process(clause, **options) for clause in element.clauses)
+    extracted = f"JSON_EXTRACT({document}, '$[{place}]')"
+    return extracted if compiler.dialect.name == "sqlite" else f"JSON_UNQUOTE({extracted})"
+
+
 class Condition(FunctionElement[bool]):
     """What stands in a WHERE as it is. Where there are no booleans, SQLAlchemy compares others with 1, and no index is
     used then: every look-up would go through the whole table, and a lock would lock it."""
@@ -208,18 +260,26 @@ contact = sa.Table(
     sa.Column("changed_at", UtcDateTime),
     sa.Column("erased_at", UtcDateTime),
     sa.Column("undone_at", UtcDateTime),
+    # What it carries beside one email and one phone number: a list of kinds and values.
+    sa.Column("others", sa.JSON(none_as_null=True)),
     implicit_returning=False,  # not on MySQL; whoever wants the ids asks the dialect
     sqlite_autoincrement=True,  # ids are never reused
     mysql_charset="utf8mb4",
     mysql_engine="InnoDB",
 )
 
+NOBODY = 0
+"""In the place of the contact that claims an identifier."""
+
 identifier = sa.Table(
     "identifier",
     metadata,
     sa.Column("kind", Kind, primary_key=True),
     sa.Column("value", Email, primary_key=True),
+    # The contact that claims it; `NOBODY` of what is only blocked.
     sa.Column("contact_id", BigId, nullable=False, autoincrement=False),
+    # The event that blocked it. It stands here so that whoever claims it first meets it, however close they come.
+    sa.Column("blocked", sa.BigInteger),
     implicit_returning=False,
     mysql_charset="utf8mb4",
     mysql_engine="InnoDB",
@@ -261,6 +321,9 @@ event = sa.Table(
     sa.Column("reason", sa.Text),
     sa.Column("request_id", sa.String(128)),
     sa.Column("detail", sa.JSON(none_as_null=True)),
+    sa.Column("others", sa.JSON(none_as_null=True)),
+    sa.Column("source", sa.String(64).with_variant(mysql.VARCHAR(64, charset="utf8mb4"), "mysql", "mariadb")),
+    sa.Column("occurred_at", UtcDateTime),
     # Of stewards' events, which are few. Under different conditions, so that only the right one can be used for a page.
     sa.Index("ix_event_kind_seq", "kind", "seq", **_where("kind <> 'identify'")),
     sa.Index("ix_event_actor_kind_seq", "actor", "kind", "seq", **_where("actor IS NOT NULL")),
@@ -274,14 +337,18 @@ MYSQL: dict[str, Any] = {"mysql_charset": "utf8mb4", "mysql_engine": "InnoDB", "
 
 # What follows is written by a steward's verbs, and (withheld_pair) where a ban stands in the way of a request.
 
-# A pair that is not evidence: kept back by a ban, or banned itself.
+# A pair that is not evidence: kept back by a ban or a limit, or banned itself.
 withheld_pair = sa.Table(
     "withheld_pair",
     metadata,
     *_pair_columns(),
     sa.Column("seq", BigId, nullable=False, autoincrement=False, index=True),
     sa.Column("banned", sa.Boolean, nullable=False),
+    # The kind whose limit kept it back; else a ban did.
+    sa.Column("limit_kind", Kind),
     sa.Index(None, "other_value"),
+    sa.Index(None, "banned", "seq"),
+    sa.Index(None, "banned", "limit_kind", "seq"),
     **MYSQL,
 )
 
@@ -295,12 +362,33 @@ ban = sa.Table(
     **MYSQL,
 )
 
-# Which contacts a steward's verb was about: the way from a contact to events of clusters that it was once in.
+# Which contacts a steward's verb was about, or (primaries) a request was kept from: the way from a contact to events of
+# clusters that it is no longer in, or never was.
 event_contact = sa.Table(
     "event_contact",
     metadata,
     sa.Column("contact_id", BigId, primary_key=True, autoincrement=False),
     sa.Column("seq", BigId, primary_key=True, autoincrement=False),
+    **MYSQL,
+)
+
+# How many contacts (kind "") or values of a kind a cluster has, where these are many: the way to the largest clusters.
+cluster_count = sa.Table(
+    "cluster_count",
+    metadata,
+    sa.Column("primary_id", BigId, primary_key=True, autoincrement=False),
+    sa.Column("kind", Kind, primary_key=True),
+    sa.Column("count", BigId, nullable=False, autoincrement=False),
+    sa.Index(None, "kind", "count", "primary_id"),
+    **MYSQL,
+)
+
+# The kinds and limits under which events were decided, by their `norm`. Where none is declared, there is no row.
+rule_set = sa.Table(
+    "rule_set",
+    metadata,
+    sa.Column("norm", sa.String(16), primary_key=True),
+    sa.Column("kinds", sa.Text, nullable=False),
     **MYSQL,
 )
 

@@ -6,7 +6,7 @@ import secrets
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from identity_graphql.domain.identifiers import Details
+from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, Details, Identifier
 from identity_graphql.domain.reconcile import Request, reconcile
 from identity_graphql.storage.attempt import Attempt
 from identity_graphql.storage.dialect import Dialect
@@ -20,10 +20,10 @@ async def try_to_write(dialect: Dialect, connection: AsyncConnection) -> None:
     back the id and the event number that were drawn.
     """
     # As long as any, so that there is room for others as well; no email is without an @.
-    details = Details(secrets.token_hex(127), secrets.token_hex(32), raw={})
-    assert details.pair
+    nobody = Identifier(EMAIL, secrets.token_hex(127)), Identifier(PHONE_NUMBER, secrets.token_hex(32))
+    details = Details(nobody, raw={})
     async with connection.begin_nested() as savepoint:
         attempt = Attempt.on(dialect, connection)
-        found = await attempt.find(details.identifiers, [details.pair])
+        found = await attempt.find(details.identifiers, details.pairs)
         await attempt.apply(reconcile([Request(details, norm="")], found))
         await savepoint.rollback()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from itertools import combinations
 from typing import Any
 
 Rows = dict[Any, dict[str, Any]]
@@ -12,7 +14,17 @@ Rows = dict[Any, dict[str, Any]]
 def fold(events: Iterable[Mapping[str, Any]]) -> dict[str, Rows]:
     """The rows of every table by their keys, from events in seq order."""
     tables: dict[str, Rows] = {
-        name: {} for name in ("contact", "identifier", "pair", "withheld_pair", "ban", "event_contact", "former_claim")
+        name: {}
+        for name in (
+            "contact",
+            "identifier",
+            "pair",
+            "withheld_pair",
+            "ban",
+            "event_contact",
+            "former_claim",
+            "cluster_count",
+        )
     }
     contacts = tables["contact"]
     for event in events:
@@ -22,34 +34,57 @@ def fold(events: Iterable[Mapping[str, Any]]) -> dict[str, Rows]:
             "time never runs backwards"
         )
         (_request if event["kind"] == "identify" else _verb)(tables, event)
+    _count(tables)
     return tables
+
+
+def _count(tables: dict[str, Rows]) -> None:
+    """How large the clusters are in the end, where that is much."""
+    homes = {row["id"]: row["linked_id"] or row["id"] for row in tables["contact"].values() if not row["deleted_at"]}
+    counted = [(home, "") for home in homes.values()]
+    counted += [(homes[row["contact_id"]], row["kind"]) for row in tables["identifier"].values() if row["contact_id"]]
+    for (primary_id, kind), count in Counter(counted).items():
+        if count >= (10 if kind in ("", "email", "phone_number") else 2):
+            row = {"primary_id": primary_id, "kind": kind, "count": count}
+            tables["cluster_count"][primary_id, kind] = row
 
 
 def _request(tables: dict[str, Rows], event: Mapping[str, Any]) -> None:
     contacts, identifiers, pairs, withheld = (
         tables[name] for name in ("contact", "identifier", "pair", "withheld_pair")
     )
-    at, primary_id, kept_back = event["at"], event["primary_id"], event["outcome"] == "WITHHELD"
+    at, primary_id = event["at"], event["primary_id"]
+    detail = event["detail"] or {}
+    waiting = {(kind, value): limit_kind for (kind, value), limit_kind in detail.get("kept_back", ())}
+    brought = [(kind, event[kind]) for kind in ("email", "phone_number") if event[kind] is not None]
+    brought += [(kind, value) for kind, value in event["others"] or ()]
+    joined = [one for one in brought if one not in waiting]
     new = event["contact_id"]
     if new is not None:
-        values = {"email": event["email"], "phone_number": None if kept_back else event["phone_number"]}
+        values: dict[str, Any] = {"email": None, "phone_number": None}
+        others = []
+        for kind, value in joined:
+            if kind in values and values[kind] is None:
+                values[kind] = value
+            else:
+                others.append([kind, value])
         linked_id = None if new == primary_id else primary_id
         contacts[new] = {
             "id": new,
             **values,
             "linked_id": linked_id,
             "link_precedence": "primary" if linked_id is None else "secondary",
-            "created_at": at,
+            "created_at": at if event["occurred_at"] is None else min(at, event["occurred_at"]),
             "updated_at": at,
             "deleted_at": None,
             "version": 0,
             "changed_at": None,
             "erased_at": None,
             "undone_at": None,
+            "others": sorted(others) or None,
         }
-        for kind, value in values.items():
-            if value is not None:
-                identifiers.setdefault((kind, value), {"kind": kind, "value": value, "contact_id": new})
+        for kind, value in joined:
+            identifiers.setdefault((kind, value), {"kind": kind, "value": value, "contact_id": new, "blocked": None})
     for demoted in event["demoted"]:
         contact = contacts[demoted["id"]]
         assert contact["version"] == demoted["version_before"], "the log has no gap"
@@ -58,15 +93,22 @@ def _request(tables: dict[str, Rows], event: Mapping[str, Any]) -> None:
         for moved in (contact, *followers):
             moved.update(linked_id=primary_id, link_precedence="secondary", updated_at=at)
     contacts[primary_id].update(version=event["version_after"], changed_at=at)
-    if event["email"] and event["phone_number"]:
-        pair = "email", event["email"], "phone_number", event["phone_number"]
-        row = _pair(pair, event["seq"])
-        assert pair not in pairs, "an event tells something new"
-        if kept_back:
-            withheld.setdefault(pair, {**row, "banned": False})
-        else:
-            pairs[pair] = row
-            withheld.pop(pair, None)
+    fresh = new is not None or bool(event["demoted"])
+    for one, other in combinations(sorted(joined), 2):
+        pair = (*one, *other)
+        fresh = fresh or pair not in pairs
+        pairs.setdefault(pair, _pair(pair, event["seq"]))
+        withheld.pop(pair, None)
+    for kept, limit_kind in waiting.items():
+        for one in joined:
+            pair = (*min(one, kept), *max(one, kept))
+            if pair not in pairs:
+                fresh = fresh or pair not in withheld
+                row = {**_pair(pair, event["seq"]), "banned": False, "limit_kind": limit_kind}
+                withheld.setdefault(pair, row)
+    assert fresh, "an event tells something new"
+    for contact_id in detail.get("kept_from", ()):
+        tables["event_contact"][contact_id, event["seq"]] = {"contact_id": contact_id, "seq": event["seq"]}
 
 
 def _verb(tables: dict[str, Rows], event: Mapping[str, Any]) -> None:
@@ -79,27 +121,37 @@ def _verb(tables: dict[str, Rows], event: Mapping[str, Any]) -> None:
             name: created[name]
             for name in ("id", "email", "phone_number", "linked_id", "created_at", "updated_at", "version")
         }
-        contacts[row["id"]] = {**row, "changed_at": None, "deleted_at": None, "erased_at": None, "undone_at": None}
+        contacts[row["id"]] = {
+            **row,
+            "others": [list(one) for one in created.get("others", ())] or None,
+            "changed_at": None,
+            "deleted_at": None,
+            "erased_at": None,
+            "undone_at": None,
+        }
         _moments(contacts[row["id"]], created)
         about.add(row["id"])
     for changed in changes.get("contacts", ()):
         contacts[changed["id"]].update(changed)
+        if "others" in changed:
+            contacts[changed["id"]]["others"] = [list(one) for one in changed["others"]] or None
         _moments(contacts[changed["id"]], changed)
         about.add(changed["id"])
     for contact in contacts.values():
         contact["link_precedence"] = "primary" if contact["linked_id"] is None else "secondary"
     for (kind, value), contact_id in changes.get("claims", ()):
-        before = tables["identifier"].pop((kind, value), None)
+        before = _identifier(tables["identifier"], kind, value, contact_id=contact_id or 0)
         if contact_id is not None:
-            tables["identifier"][kind, value] = {"kind": kind, "value": value, "contact_id": contact_id}
             about.add(contact_id)
-        if before is not None and event["kind"] != "erase":
+        if before["contact_id"] and event["kind"] != "erase":
             claim = {"kind": kind, "value": value, "contact_id": before["contact_id"]}
             tables["former_claim"][tuple(claim.values())] = claim
+    for (kind, value), number in changes.get("blocked", ()):
+        _identifier(tables["identifier"], kind, value, blocked=seq if number == 0 else number)
     for (one, other), number in changes.get("pairs", ()):
         _set(tables["pair"], (*one, *other), _pair((*one, *other), number or seq), number)
-    for (one, other), number, banned in changes.get("withheld", ()):
-        row = {**_pair((*one, *other), number or seq), "banned": banned}
+    for (one, other), number, banned, *limit_kind in changes.get("withheld", ()):
+        row = {**_pair((*one, *other), number or seq), "banned": banned, "limit_kind": [*limit_kind, None][0]}
         _set(tables["withheld_pair"], (*one, *other), row, number)
     for one, other, number in changes.get("bans", ()):
         _set(tables["ban"], (one, other), {"contact_id": one, "other_id": other, "seq": number or seq}, number)
@@ -112,6 +164,15 @@ def _verb(tables: dict[str, Rows], event: Mapping[str, Any]) -> None:
         erased = {(kind, value) for kind, value in event["detail"]["asked"]["identifiers"]}
         for key in [key for key in tables["former_claim"] if key[:2] in erased]:
             del tables["former_claim"][key]
+
+
+def _identifier(rows: Rows, kind: str, value: str, **columns: int | None) -> dict[str, Any]:
+    """Change a row, which is there as long as somebody claims the value or it is blocked; the row as it was."""
+    before = rows.pop((kind, value), {"kind": kind, "value": value, "contact_id": 0, "blocked": None})
+    after = {**before, **columns}
+    if after["contact_id"] or after["blocked"] is not None:
+        rows[kind, value] = after
+    return before
 
 
 def _pair(key: tuple[str, str, str, str], seq: int) -> dict[str, Any]:

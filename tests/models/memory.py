@@ -214,7 +214,7 @@ class Memory:
 
     def undo(self, asked: Mapping[str, Any], seen: Memory, seq: int) -> None:
         """What was undone is not here at all: only the ban that came with it."""
-        contacts, pair = asked["contacts"], asked["pair"]
+        contacts, pair = asked["contacts"], asked["pairs"][0] if asked["pairs"] else None
         if pair:
             pair = _values(pair)
             contacts = [seen.owners.get(value) for value in pair]

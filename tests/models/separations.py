@@ -48,10 +48,10 @@ class Separations:
             self._check_undo(before, after, counted, found)
             self.apart = defaultdict(set, {two: {-seq} for two in found})
             two = asked["contacts"]
-            if asked["pair"]:
-                two = [owners.get((kind, value)) for kind, value in asked["pair"]]
-            if two and None not in two:
-                self._decide(seq, *(after.get(contact_id, frozenset()) for contact_id in two))
+            twos = [[owners.get((kind, value)) for kind, value in pair] for pair in asked["pairs"]] or [two]
+            for two in twos:
+                if two and None not in two:
+                    self._decide(seq, *(after.get(contact_id or 0, frozenset()) for contact_id in two))
         elif verb == "ban_link":
             self._decide(seq, before[asked["one"]], before[asked["other"]])
         elif verb == "unban_link" and asked["contacts"]:

@@ -33,6 +33,7 @@ TABLES = (
     tables.ban,
     tables.event_contact,
     tables.former_claim,
+    tables.cluster_count,
 )
 STARTERS: dict[str, Callable[[], AbstractContextManager[Server]]] = {
     "postgresql": postgresql,
@@ -46,6 +47,7 @@ KEYS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "ban": itemgetter("contact_id", "other_id"),
     "event_contact": itemgetter("contact_id", "seq"),
     "former_claim": itemgetter("kind", "value", "contact_id"),
+    "cluster_count": itemgetter("primary_id", "kind"),
 }
 COUNTERS = {
     "postgresql": "SELECT sequencename, last_value FROM pg_sequences ORDER BY 1",
@@ -131,11 +133,18 @@ def check_invariants(rows: Tables) -> None:
         assert min(members, key=lambda row: (row["created_at"], row["id"]))["id"] == primary_id, "the oldest"
     for row in rows["contact"]:
         assert row["link_precedence"] == ("primary" if row["linked_id"] is None else "secondary")
-    claims = {(row["kind"], row["value"]): row["contact_id"] for row in rows["identifier"]}
+    claims = {(row["kind"], row["value"]): row["contact_id"] for row in rows["identifier"] if row["contact_id"]}
+    assert all(row["contact_id"] or row["blocked"] is not None for row in rows["identifier"]), "no empty row"
+    retracted = retractions(rows["event"])
+    for row in rows["identifier"]:
+        if row["blocked"] in retracted:
+            assert (row["kind"], row["value"]) not in claims, "what was retracted is nobody's while it is blocked"
     for (kind, value), contact_id in claims.items():
-        assert contacts[contact_id][kind] == value, "a claim is of a live contact that carries the value"
-    carried = {(kind, row[kind]) for row in contacts.values() for kind in ("email", "phone_number") if row[kind]}
-    assert carried == set(claims), "every value is claimed once"
+        assert (kind, value) in carried_by(contacts[contact_id]), "a claim is of a live contact that carries the value"
+    carried = {one for row in contacts.values() for one in carried_by(row)}
+    free = {tuple(one) for event in rows["event"] for one in blocked_by(event)}
+    assert carried - free == set(claims) - free, "every value is claimed once"
+    assert set(claims) <= carried
     for row in rows["ban"]:
         if row["contact_id"] in contacts and row["other_id"] in contacts:
             one, other = (contacts[row[end]]["linked_id"] or row[end] for end in ("contact_id", "other_id"))
@@ -159,17 +168,37 @@ def check_invariants(rows: Tables) -> None:
     if all(event["kind"] == "identify" for event in rows["event"]):
         assert contacts.keys() == claimants, "no surplus row"
     for contact_id in contacts.keys() - claimants:
-        carried_here = [(kind, contacts[contact_id][kind]) for kind in ("email", "phone_number")]
+        carried_here = carried_by(contacts[contact_id])
         homes = [claims[claim] for claim in carried_here if claim in claims]
         mine = contacts[contact_id]["linked_id"] or contact_id
         with_me = [home for home in homes if (contacts[home]["linked_id"] or home) == mine]
-        assert with_me, "a contact without a claim goes with those who claim what it carries"
-        parent[root(contact_id)] = root(with_me[0])
+        assert with_me or free.intersection(carried_here), (
+            "a contact without a claim goes with those who claim what it carries"
+        )
+        if with_me:
+            parent[root(contact_id)] = root(with_me[0])
     by_evidence, by_links = defaultdict(set), defaultdict(set)
     for contact_id, row in contacts.items():
         by_evidence[root(contact_id)].add(contact_id)
         by_links[row["linked_id"] or contact_id].add(contact_id)
     assert sorted(map(sorted, by_evidence.values())) == sorted(map(sorted, by_links.values()))
+
+
+def carried_by(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """The identifiers in the row of a contact."""
+    columns = [(kind, row[kind]) for kind in ("email", "phone_number") if row[kind] is not None]
+    return [*columns, *((kind, value) for kind, value in row["others"] or ())]
+
+
+def blocked_by(event: dict[str, Any]) -> list[tuple[str, str]]:
+    """The identifier that an event blocked, if it did."""
+    return [event["detail"]["asked"]["identifier"]] if event["kind"] == "block_identifier" else []
+
+
+def retractions(events: list[dict[str, Any]]) -> set[int]:
+    """The events that retracted an identifier."""
+    blocks = (event for event in events if event["kind"] == "block_identifier")
+    return {event["seq"] for event in blocks if event["detail"]["asked"]["retract"]}
 
 
 def links(events: list[dict[str, Any]]) -> set[tuple[int, int]]:

@@ -12,6 +12,7 @@ from identity_graphql.domain import undo
 from identity_graphql.domain.contacts import Cluster
 from identity_graphql.domain.events import Event
 from identity_graphql.domain.state import Pair, State
+from identity_graphql.domain.undo import NO_RULES, RuleSets
 from identity_graphql.storage.event_rows import event_of
 from tests.support.databases import KEYS, Dump, Tables
 
@@ -30,9 +31,9 @@ def check_replay(state: State, rows: Tables) -> None:
         assert {KEYS[name](row): row for row in replayed[name]} == {KEYS[name](row): row for row in rows[name]}, name
 
 
-def check_judged_again(events: Sequence[Event], present: State) -> None:
+def check_judged_again(events: Sequence[Event], present: State, rules: RuleSets = NO_RULES) -> None:
     """All that counts in the log, judged again from the beginning, gives the present."""
-    target, made = undo.counterfactual(events, undo.undone(events), undo.created_for(events))
+    target, made = undo.counterfactual(events, undo.undone(events), undo.created_for(events), rules)
     assert not made, "every contact that is needed is there"
     there = structure(present)
     for name, rows in structure(target).items():
@@ -51,7 +52,7 @@ def structure(state: State) -> dict[str, Any]:
     """All of a state but versions, and times that say when something was written."""
     live = {contact.id: contact for contact in state.contacts.values() if contact.deleted_at is None}
     return {
-        "live": {c.id: (c.email, c.phone_number, c.linked_id, c.created_at) for c in live.values()},
+        "live": {c.id: (c.carried, c.linked_id, c.created_at) for c in live.values()},
         "members": state.members,
         "claims": state.claims,
         "pairs": state.pairs,
@@ -59,6 +60,7 @@ def structure(state: State) -> dict[str, Any]:
         "links": state.links,
         "bans": state.bans,
         "parked": state.parked,
+        "blocked": state.blocked,
     }
 
 
@@ -66,14 +68,23 @@ def rows_of(state: State) -> Tables:
     """A state as the tables have it."""
     contacts = [asdict(contact) for contact in state.contacts.values()]
     for contact in contacts:
-        del contact["claims_email"], contact["claims_phone_number"]
+        del contact["claims_email"], contact["claims_phone_number"], contact["claims_others"]
+        contact["others"] = [[one.kind, one.value] for one in contact["others"]] or None
         contact["link_precedence"] = "primary" if contact["linked_id"] is None else "secondary"
     return {
         "contact": contacts,
-        "identifier": [{"kind": i.kind, "value": i.value, "contact_id": c} for i, c in state.claims.items()],
+        "identifier": [
+            {
+                "kind": i.kind,
+                "value": i.value,
+                "contact_id": state.claims.get(i, 0),
+                "blocked": state.blocked.get(i),
+            }
+            for i in state.claims.keys() | state.blocked.keys()
+        ],
         "pair": [{**pair_row(pair), "seq": seq} for pair, seq in state.pairs.items()],
         "withheld_pair": [
-            {**pair_row(pair), "seq": withheld.seq, "banned": withheld.banned}
+            {**pair_row(pair), "seq": withheld.seq, "banned": withheld.banned, "limit_kind": withheld.limit_kind}
             for pair, withheld in state.withheld.items()
         ],
         "ban": [{"contact_id": one, "other_id": other, "seq": seq} for (one, other), seq in state.bans.items()],
@@ -93,6 +104,7 @@ def answers(clusters: Iterable[Cluster]) -> str:
                 "primaryContactId": cluster.primary.id,
                 "emails": cluster.emails,
                 "phoneNumbers": cluster.phone_numbers,
+                "identifiers": [(one.kind, one.value) for one in cluster.identifiers],
                 "secondaryContactIds": cluster.secondary_contact_ids,
                 "version": cluster.version,
                 "changedAt": cluster.changed_at,

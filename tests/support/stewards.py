@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from identity_graphql.domain.decide import Command, VerbResult
-from identity_graphql.domain.identifiers import Identifier, Normalisation
+from identity_graphql.domain.identifiers import Given, Identifier, Normalisation, pairs_of
+from identity_graphql.domain.kinds import NO_KINDS_DECLARED, Kinds
 from identity_graphql.domain.reconcile import Decision
 from identity_graphql.domain.replay import replay
 from identity_graphql.domain.state import Node
@@ -22,16 +23,33 @@ Ask = Callable[[Command], Awaitable[VerbResult]]
 
 class Steward:
     def __init__(
-        self, storage: Storage, *, actor: str = "steward", reason: str = "because", timeout: float = 10
+        self,
+        storage: Storage,
+        *,
+        actor: str = "steward",
+        reason: str = "because",
+        timeout: float = 10,
+        kinds: Kinds = NO_KINDS_DECLARED,
     ) -> None:
+        normalisation = Normalisation(kinds=kinds)
         self.storage = storage
-        self.service = IdentityService(storage, Normalisation())
-        self.steward = StewardService(storage, Normalisation(), timeout=timeout)
+        self.service = IdentityService(storage, normalisation)
+        self.steward = StewardService(storage, normalisation, timeout=timeout)
         self.actor = actor
         self.reason = reason
 
     async def identify(self, email: str | None = None, phone_number: str | int | None = None) -> Decision:
-        return await self.service.identify(email=email, phone_number=phone_number)
+        return await self.service.identify(Given(email=email, phone_number=phone_number))
+
+    async def say(self, *identifiers: Identifier, **more: Any) -> Decision:
+        """One request with identifiers of any kind."""
+        return await self.service.identify(Given(identifiers=[(one.kind, one.value) for one in identifiers], **more))
+
+    async def accept(self, one: Identifier, other: Identifier) -> VerbResult:
+        return await self.do(lambda command: self.steward.accept_withheld(pairs_of((one, other))[0], command))
+
+    async def reject(self, one: Identifier, other: Identifier) -> VerbResult:
+        return await self.do(lambda command: self.steward.reject_withheld(pairs_of((one, other))[0], command))
 
     async def requests(self, *said: tuple[str | None, str | None]) -> None:
         """Identified one after the other: the events 1, 2, 3 on an empty database, if each teaches something."""
@@ -70,6 +88,12 @@ class Steward:
     async def erase(self, identifier: Identifier) -> VerbResult:
         return await self.do(lambda command: self.steward.erase_identifier(identifier, command))
 
+    async def block(self, identifier: Identifier, *, retract: bool = False) -> VerbResult:
+        return await self.do(lambda command: self.steward.block_identifier(identifier, command, retract=retract))
+
+    async def unblock(self, identifier: Identifier) -> VerbResult:
+        return await self.do(lambda command: self.steward.unblock_identifier(identifier, command))
+
     async def do(self, ask: Ask) -> VerbResult:
         foreseen = await ask(Command(self.actor, self.reason, dry_run=True))
         return await ask(self.command(foreseen))
@@ -86,7 +110,7 @@ class Steward:
     async def identifiers(self) -> list[set[str]]:
         """What each of all clusters is known by."""
         found = await self.service.page_of_clusters(after=0, limit=100)
-        return [{*cluster.emails, *cluster.phone_numbers} for cluster in found]
+        return [{identifier.value for identifier in cluster.identifiers} for cluster in found]
 
     async def cluster_of(self, contact_ids: Collection[int]) -> dict[int, int | None]:
         """The primaries of contacts; None for those that are gone."""
@@ -106,7 +130,8 @@ async def working(database: Database, **words: Any) -> AsyncIterator[Steward]:
     yield steward
     await steward.close()
     dump = await database.dump(storage)
+    rules = {norm: Kinds.parse(document) for norm, document in (await storage.rule_sets()).items()}
     await storage.close()
     rows, events = check(tables_of(dump)), events_of(dump)
     check_replay(replay(events), rows)
-    check_judged_again(events, replay(events))
+    check_judged_again(events, replay(events), rules)

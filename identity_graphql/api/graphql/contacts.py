@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import Enum
+from typing import Annotated
 
 import strawberry
 from strawberry import ID, UNSET
@@ -24,6 +26,9 @@ from identity_graphql.api.graphql.scalars import given, id_of, seq_of
 from identity_graphql.domain import contacts as domain
 from identity_graphql.domain import state
 from identity_graphql.domain.history import ClusterHistory
+from identity_graphql.domain.identifiers import Identifier as Carried
+from identity_graphql.domain.joining import is_kept_back_by_limit
+from identity_graphql.errors import InvalidInput, Problem
 
 
 @strawberry.enum(description="The place of a contact in its cluster.")
@@ -32,15 +37,21 @@ class LinkPrecedence(Enum):
     SECONDARY = strawberry.enum_value("SECONDARY", description="Any other; linked to the primary.")
 
 
-@strawberry.type(description="One stored record: an email, a phone number, or both.")
+Kind = Annotated[str | None, strawberry.argument(description="Of this kind alone, such as `email`; else all.")]
+
+
+@strawberry.type(description="One stored record: what one request brought of a customer.")
 class Contact:
+    carried: strawberry.Private[tuple[Carried, ...]]
     number: strawberry.Private[int]
     home: strawberry.Private[domain.Cluster | None]
     linked_to: strawberry.Private[int | None]
     source: strawberry.Private[Source]
     id: ID = strawberry.field(description="Never changes, and is never given out again.")
-    email: str | None = strawberry.field(description="As it is compared: trimmed, in lower case.")
-    phone_number: str | None = strawberry.field(description="As it is compared: digits, perhaps with a + in front.")
+    email: str | None = strawberry.field(description="Its first email, as it is compared: trimmed, in lower case.")
+    phone_number: str | None = strawberry.field(
+        description="Its first phone number, as it is compared: digits, perhaps with a + in front."
+    )
     linked_id: ID | None = strawberry.field(description="A secondary's primary; null for a primary.")
     link_precedence: LinkPrecedence = strawberry.field(description="Whether it is its cluster's primary.")
     created_at: datetime = strawberry.field(description="Decides who is the oldest; ties go to the smaller id.")
@@ -54,6 +65,7 @@ class Contact:
     def from_domain(cls, contact: domain.Contact, home: domain.Cluster | None = None, source: Source = None) -> Contact:
         """With ``home``, the cluster it was read with, its links cost no further look-up."""
         return cls(
+            carried=contact.carried,
             number=contact.id,
             home=home,
             linked_to=contact.linked_id,
@@ -70,6 +82,10 @@ class Contact:
             erased_at=contact.erased_at,
             redacted=isinstance(source, ClusterHistory) and source.is_redacted(contact.id),
         )
+
+    @strawberry.field(description="All that it carries: the email, the phone number, and then others by kind.")
+    def identifiers(self, kind: Kind = UNSET) -> list[Identifier]:
+        return _of_kind(self.carried, given(kind))
 
     @strawberry.field(description="The primary that a secondary is linked to; null for a primary.")
     async def linked(self, info: Info) -> Contact | None:
@@ -152,6 +168,11 @@ class Cluster:
         info.context.charge(self.size)
         return list(self.entity.phone_numbers)
 
+    @strawberry.field(description="Its identifiers of all kinds, without repeats; the primary's come first.")
+    def identifiers(self, info: Info, kind: Kind = UNSET) -> list[Identifier]:
+        info.context.charge(self.size)
+        return _of_kind(self.entity.identifiers, given(kind))
+
     @strawberry.field(description="The ids of its secondaries, by seniority.")
     def secondary_contact_ids(self, info: Info) -> list[ID]:
         info.context.charge(self.size)
@@ -194,7 +215,7 @@ class Cluster:
         nodes = [Bridge.from_domain(bridge, history) for bridge in page]
         return Connection.of(nodes, range(last + 1, last + 1 + len(page)), first=size, after=cursor)
 
-    @strawberry.field(description="The pairs that are kept back from it, by a ban or until somebody decides.")
+    @strawberry.field(description="The pairs kept back from it, by a ban or a limit, or until somebody decides.")
     async def withheld(self, info: Info) -> list[WithheldPair]:
         history, home = await self._history(info)
         found = history.withheld(home)
@@ -220,12 +241,32 @@ class Cluster:
         return history, home
 
 
-@strawberry.type(description="Two identifiers that were seen together, but are kept apart by a ban.")
+def _of_kind(identifiers: Iterable[Carried], kind: str | None) -> list[Identifier]:
+    return [Identifier.from_domain(identifier) for identifier in identifiers if kind in (None, identifier.kind)]
+
+
+@strawberry.enum(description="What kept a pair back when it came.")
+class WithheldReason(Enum):
+    BAN = strawberry.enum_value("BAN", description="A ban.")
+    LIMIT = strawberry.enum_value("LIMIT", description="The limit of a kind.")
+
+
+def withheld_filter(reason: WithheldReason | None, limit_kind: str | None) -> state.WithheldFilter:
+    """Which pairs are asked for. Raises InvalidInput for those that a ban kept back by the limit of a kind."""
+    if limit_kind is not None and reason is WithheldReason.BAN:
+        raise InvalidInput(Problem("limitKind", "limitKind goes with the reason LIMIT alone."))
+    return state.WithheldFilter(None if reason is None else reason is WithheldReason.LIMIT, limit_kind)
+
+
+@strawberry.type(description="Two identifiers that were seen together, but are kept apart.")
 class WithheldPair:
+    seq: strawberry.Private[int]
     pair: strawberry.Private[state.Pair]
     source: strawberry.Private[Source]
     identifiers: list[Identifier] = strawberry.field(description="The two, in the order of their kinds.")
     standing: PairStanding = strawberry.field(description="WITHHELD, or BANNED if the ban is on the pair itself.")
+    reason: WithheldReason = strawberry.field(description="What kept it back when it came.")
+    limit_kind: str | None = strawberry.field(description="The kind whose limit did so; null if a ban did.")
     event: ID = strawberry.field(description="The `seq` of the event that kept it back.")
 
     @classmethod
@@ -235,29 +276,50 @@ class WithheldPair:
             source=source,
             identifiers=[Identifier.from_domain(identifier) for identifier in pair],
             standing=PairStanding.BANNED if withheld.banned else PairStanding.WITHHELD,
+            reason=WithheldReason.BAN if withheld.limit_kind is None else WithheldReason.LIMIT,
+            limit_kind=withheld.limit_kind,
+            seq=withheld.seq,
             event=seq_of(withheld.seq) or ID("0"),
         )
 
-    @strawberry.field(description="What keeps it back now: a ban, or nothing if that was lifted since.")
+    @strawberry.field(description="When that was: its age in the queue. Null for what a dry run would write.")
+    async def at(self, info: Info) -> datetime | None:
+        event = await info.context.events.load(self.seq)
+        return None if event is None else event.at
+
+    @strawberry.field(
+        description="What keeps it back now: a ban, a limit as it is set now, or nothing if that was lifted since."
+    )
     async def withheld_by(self, info: Info) -> WithheldBy:
         if self.standing is PairStanding.BANNED:
             return WithheldBy.BAN
-        if self.source is None:
-            holders = await info.context.holders.load_many(self.pair)
-            one, other = (None if holder is None else holder.primary.id for holder in holders)
-            if one is None or other is None or one == other:
-                return WithheldBy.NOTHING
-            withheld = await info.context.kept_apart.load(state.bond(one, other))
+        holders = await self._holders(info)
+        one, other = (None if holder is None else holder.primary.id for holder in holders)
+        if one is not None and one == other:
+            return WithheldBy.NOTHING
+        if self.source is not None:
+            banned = (await history_of(info.context, self.source, 0)).withholds(self.pair)
         else:
-            withheld = (await history_of(info.context, self.source, 0)).withholds(self.pair)
-        return WithheldBy.BAN if withheld else WithheldBy.NOTHING
+            two = None if one is None or other is None else state.bond(one, other)
+            banned = two is not None and await info.context.kept_apart.load(two)
+        if banned:
+            return WithheldBy.BAN
+        if self.limit_kind is None:
+            return WithheldBy.NOTHING
+        counts = [len(holder.values(self.limit_kind)) for holder in holders if holder is not None]
+        new = sum(h is None and i.kind == self.limit_kind for h, i in zip(holders, self.pair, strict=True))
+        kinds = info.context.service.normalisation.kinds
+        still = is_kept_back_by_limit(kinds, self.limit_kind, counts, new=new)
+        return WithheldBy.LIMIT if still else WithheldBy.NOTHING
+
+    async def _holders(self, info: Info) -> list[domain.Cluster | None]:
+        if self.source is None:
+            return await info.context.holders.load_many(self.pair)
+        history = await history_of(info.context, self.source, 0)
+        homes = (history.home(identifier) for identifier in self.pair)
+        return [None if home is None else history.cluster(home) for home in homes]
 
     @strawberry.field(description="The customers who have them, in the same order; null where nobody has.")
     async def holders(self, info: Info) -> list[Cluster | None]:
-        if self.source is None:
-            found = await info.context.holders.load_many(self.pair)
-        else:
-            history = await history_of(info.context, self.source, 0)
-            homes = (history.home(identifier) for identifier in self.pair)
-            found = [None if home is None else history.cluster(home) for home in homes]
+        found = await self._holders(info)
         return [None if cluster is None else Cluster.from_domain(cluster, self.source) for cluster in found]

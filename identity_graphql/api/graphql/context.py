@@ -16,6 +16,7 @@ from identity_graphql.domain.identifiers import Identifier
 from identity_graphql.domain.reconcile import Decision
 from identity_graphql.domain.state import Bond
 from identity_graphql.errors import TooComplex
+from identity_graphql.services.finding import FindingService
 from identity_graphql.services.history import HistoryService
 from identity_graphql.services.identify import IdentityService
 from identity_graphql.services.stewardship import StewardService
@@ -27,10 +28,13 @@ MOST_ITEMS = 200_000
 class Context:
     """One per HTTP request. The loaders turn many single look-ups into one statement; most requests need none."""
 
-    def __init__(self, service: IdentityService, steward: StewardService, history: HistoryService) -> None:
+    def __init__(
+        self, service: IdentityService, steward: StewardService, history: HistoryService, finding: FindingService
+    ) -> None:
         self.service = service
         self.steward = steward
         self.history = history
+        self.finding = finding
         self._items = MOST_ITEMS
 
     def charge(self, items: int) -> None:

@@ -30,9 +30,13 @@ class EventKind(Enum):
     UNDO = strawberry.enum_value("UNDO", description="An event was taken back.")
     BAN_LINK = strawberry.enum_value("BAN_LINK", description="Two contacts are never to be linked.")
     UNBAN_LINK = strawberry.enum_value("UNBAN_LINK", description="A ban was lifted.")
+    ACCEPT_WITHHELD = strawberry.enum_value("ACCEPT_WITHHELD", description="A withheld pair was accepted.")
+    REJECT_WITHHELD = strawberry.enum_value("REJECT_WITHHELD", description="A withheld pair was rejected.")
     DELETE_CONTACT = strawberry.enum_value("DELETE_CONTACT", description="A contact and its evidence were taken out.")
     RESTORE_CONTACT = strawberry.enum_value("RESTORE_CONTACT", description="A deleted contact came back.")
     ERASE = strawberry.enum_value("ERASE", description="Values were erased for good.")
+    BLOCK_IDENTIFIER = strawberry.enum_value("BLOCK_IDENTIFIER", description="An identifier counts as not given.")
+    UNBLOCK_IDENTIFIER = strawberry.enum_value("UNBLOCK_IDENTIFIER", description="It counts again.")
 
 
 def event_filter(
@@ -47,13 +51,15 @@ def event_filter(
 class Outcome(Enum):
     CREATED = strawberry.enum_value("CREATED", description="Nothing was known: a new cluster.")
     LINKED = strawberry.enum_value("LINKED", description="A secondary was added to a cluster.")
-    MERGED = strawberry.enum_value("MERGED", description="Two clusters were joined; the older primary stays.")
+    MERGED = strawberry.enum_value("MERGED", description="Two clusters or more were joined; the oldest primary stays.")
     OBSERVED = strawberry.enum_value(
-        "OBSERVED", description="An email and a phone number of one cluster were seen together for the first time."
+        "OBSERVED", description="Two or more identifiers of one cluster were seen together for the first time."
     )
     UNCHANGED = strawberry.enum_value("UNCHANGED", description="Nothing new; nothing was written.")
     WITHHELD = strawberry.enum_value(
-        "WITHHELD", description="A ban forbids the link: the email's cluster is answered, the pair waits."
+        "WITHHELD",
+        description="A ban or a limit forbids to link all of it: the cluster of the first identifier by priority is"
+        " answered, and pairs wait.",
     )
 
 
@@ -64,13 +70,22 @@ class Event:
     kind: EventKind = strawberry.field(description="What was done.")
     outcome: Outcome | None = strawberry.field(description="What a request came to; null for a steward's verb.")
     summary: str = strawberry.field(description="For people.")
-    email: str | None = strawberry.field(description="The request's, as it is compared; null if it was erased.")
-    phone_number: str | None = strawberry.field(description="The request's, as it is compared; null if it was erased.")
+    email: str | None = strawberry.field(description="Its first email, as it is compared; null if it was erased.")
+    phone_number: str | None = strawberry.field(
+        description="Its first phone number, as it is compared; null if it was erased."
+    )
+    identifiers: list[Identifier] = strawberry.field(description="All that the request brought, as it is compared.")
+    source: str | None = strawberry.field(description="Which system said so; null if the request did not tell.")
+    occurred_at: datetime | None = strawberry.field(description="When it was true, if the request told.")
+    exceeded: list[str] = strawberry.field(description="The kinds of which the cluster got more than their limit.")
     given_email: str | None = strawberry.field(description="The email as it was typed.")
     given_phone_number: str | None = strawberry.field(description="The phone number as it was typed.")
-    redacted: bool = strawberry.field(description="Whether its email or phone number was erased since.")
+    redacted: bool = strawberry.field(description="Whether something that it brought was erased since.")
     contact_id: ID | None = strawberry.field(description="The contact that it created; null if it created none.")
-    primary_contact_id: ID = strawberry.field(description="The cluster that it ended in, by its primary then.")
+    primary_contact_id: ID | None = strawberry.field(
+        description="The cluster that it ended in, by its primary then. Null if it is about an identifier that nobody"
+        " had."
+    )
     demoted_contact_ids: list[ID] = strawberry.field(description="The primaries that it made secondaries.")
     version_before: int = strawberry.field(description="The version of that cluster before it.")
     version_after: int = strawberry.field(description="The version of that cluster after it.")
@@ -85,31 +100,30 @@ class Event:
         event: domain.Event,
         history: ClusterHistory | None = None,
         *,
-        kept_from: int | None = None,
         undone_by: int | None = None,
     ) -> Event:
-        """With the log that it is from, it is told what became of it; without, what is given here.
-
-        ``kept_from``: see `sentences.summary`.
-        """
+        """With the log that it is from, it is told what became of it; without, what is given here."""
         request = event if isinstance(event, domain.IdentifyEvent) else None
         verb = event if isinstance(event, domain.VerbEvent) else None
         undo = undone_by if history is None else history.undone_by.get(event.seq)
-        values = (None, None) if request is None else (request.email, request.phone_number)
-        shown = tuple(None if is_token(value) else value for value in values)
+        shown = [] if request is None else [Identifier.from_domain(identifier) for identifier in request.identifiers]
         return cls(
             seq=seq_of(event.seq),
             at=event.at,
             kind=EventKind[event.kind.name],
             outcome=None if request is None else Outcome[request.outcome.name],
-            summary=sentences.summary(event, kept_from if history is None else history.kept_from(event)),
-            email=shown[0],
-            phone_number=shown[1],
+            summary=sentences.summary(event),
+            email=None if request is None or is_token(request.email) else request.email,
+            phone_number=None if request is None or is_token(request.phone_number) else request.phone_number,
+            identifiers=shown,
+            source=None if request is None else request.source,
+            occurred_at=None if request is None else request.occurred_at,
+            exceeded=[] if request is None else list(request.exceeded),
             given_email=_given(request, "email"),
             given_phone_number=_given(request, "phoneNumber"),
-            redacted=shown != values,
+            redacted=any(identifier.value is None for identifier in shown),
             contact_id=id_of(request.contact_id) if request is not None and request.contact_id is not None else None,
-            primary_contact_id=id_of(event.primary_id),
+            primary_contact_id=id_of(event.primary_id) if event.primary_id > 0 else None,
             demoted_contact_ids=[] if request is None else [id_of(demotion.id) for demotion in request.demoted],
             version_before=event.version_before,
             version_after=event.version_after,
@@ -143,7 +157,7 @@ _LAST = PROVISIONAL - 1
 class PairStanding(Enum):
     LIVE = strawberry.enum_value("LIVE", description="It is: its two identifiers are one customer's.")
     WITHHELD = strawberry.enum_value(
-        "WITHHELD", description="It is not: a ban between two clusters kept it back, and perhaps still does."
+        "WITHHELD", description="It is not: a ban or a limit kept it back, and perhaps still does."
     )
     BANNED = strawberry.enum_value("BANNED", description="It is not: the pair itself is banned.")
 
@@ -151,10 +165,11 @@ class PairStanding(Enum):
 @strawberry.enum(description="What keeps a pair from being evidence.")
 class WithheldBy(Enum):
     BAN = strawberry.enum_value("BAN", description="A ban: between the two clusters, or on the pair itself.")
+    LIMIT = strawberry.enum_value("LIMIT", description="The limit of a kind: together, the two have too many values.")
     NOTHING = strawberry.enum_value(
         "NOTHING",
-        description="Nothing any more: no ban stands between its clusters. It waits for somebody to decide, or to come"
-        " again.",
+        description="Nothing any more: neither a ban nor a limit stands between its clusters. It waits for somebody to"
+        " decide, or to come again.",
     )
 
 
@@ -198,7 +213,7 @@ def _key(node: NodeId) -> str:
 
 @strawberry.enum(description="What holds two nodes together.")
 class EvidenceKind(Enum):
-    PAIR = strawberry.enum_value("PAIR", description="An email and a phone number were seen together.")
+    PAIR = strawberry.enum_value("PAIR", description="Two identifiers were seen together.")
     LINK = strawberry.enum_value("LINK", description="A steward said that two contacts belong together.")
     CLAIM = strawberry.enum_value("CLAIM", description="A contact brought an identifier.")
 
@@ -206,10 +221,10 @@ class EvidenceKind(Enum):
 @strawberry.type(description="A contact or an identifier: one of the two is set.")
 class Node:
     key: str = strawberry.field(
-        description='Unique: "contact:5", "email:a@example.com", "phone_number:555"; of an erased value, a token.'
+        description='Unique: "contact:5", "email:a@example.com", "customer_id:42"; of an erased value, a token.'
     )
     contact_id: ID | None = strawberry.field(description="The contact.")
-    kind: str | None = strawberry.field(description="Of an identifier, its kind: `email` or `phone_number`.")
+    kind: str | None = strawberry.field(description="Of an identifier, its kind.")
     value: str | None = strawberry.field(description="Of an identifier, its value; null if it was erased.")
 
     @classmethod
@@ -223,7 +238,7 @@ class Node:
 @strawberry.type(description="What holds two nodes of a cluster together.")
 class EvidenceEdge:
     kind: EvidenceKind = strawberry.field(description="What it is.")
-    source: str = strawberry.field(description="The key of one node: the email of a pair, the contact of a claim.")
+    source: str = strawberry.field(description="The key of one node: the first of a pair, the contact of a claim.")
     target: str = strawberry.field(description="The key of the other.")
     event: ID | None = strawberry.field(description="The event that said so. Null for what a dry run would write.")
 
@@ -302,7 +317,8 @@ class Explanation:
     bans: list[Ban] = strawberry.field(description="Where they are not connected: the bans between them.")
     undone: list[Event] = strawberry.field(description="Where they are not connected: what linked them and was undone.")
     waiting: int = strawberry.field(
-        description="Where they are not connected: how many pairs are withheld, by a ban or waiting for a decision."
+        description="Where they are not connected: how many pairs are withheld, by a ban or a limit, or waiting for a"
+        " decision."
     )
 
     @classmethod

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import Enum
+from typing import Annotated
 
 import strawberry
 from strawberry import UNSET
@@ -11,9 +13,11 @@ from identity_graphql.api.graphql.contacts import Cluster, Contact
 from identity_graphql.api.graphql.context import Preview
 from identity_graphql.api.graphql.errors import field_of
 from identity_graphql.api.graphql.history import Event, Outcome
-from identity_graphql.api.graphql.scalars import PhoneNumber
+from identity_graphql.api.graphql.identifiers import IdentifierInput, given_pairs
+from identity_graphql.api.graphql.scalars import PhoneNumber, given
 from identity_graphql.api.names import wire_names
 from identity_graphql.domain import warnings as domain
+from identity_graphql.domain.identifiers import Given
 from identity_graphql.domain.reconcile import Decision
 from identity_graphql.domain.warnings import WarningCode as Code
 from identity_graphql.errors import IdentityError
@@ -23,6 +27,8 @@ from identity_graphql.errors import IdentityError
 class WarningCode(Enum):
     IGNORED_VALUE = strawberry.enum_value("IGNORED_VALUE", description=Code.IGNORED_VALUE.description)
     LINK_WITHHELD = strawberry.enum_value("LINK_WITHHELD", description=Code.LINK_WITHHELD.description)
+    BLOCKED_VALUE = strawberry.enum_value("BLOCKED_VALUE", description=Code.BLOCKED_VALUE.description)
+    LIMIT_EXCEEDED = strawberry.enum_value("LIMIT_EXCEEDED", description=Code.LIMIT_EXCEEDED.description)
 
 
 @strawberry.type(description="Something about the request that was settled, but that its sender should know.")
@@ -55,11 +61,24 @@ class IdentifyPayload:
             contact=Contact.from_domain(decision.contact, cluster, preview) if decision.contact else None,
             demoted=[Contact.from_domain(contact, cluster, preview) for contact in decision.demoted],
             warnings=[Warning.from_domain(warning) for warning in decision.warnings],
-            events=[Event.from_domain(decision.event, kept_from=decision.kept_from)] if decision.event else [],
+            events=[Event.from_domain(decision.event)] if decision.event else [],
         )
 
 
-@strawberry.input(description="An email, a phone number, or both.")
+Identifiers = Annotated[
+    list[IdentifierInput] | None,
+    strawberry.argument(description="Identifiers of any kind; at most 16 with the email and the phone number."),
+]
+SOURCE = "Which system says so; at most 64 characters. The log keeps it."
+Said = Annotated[str | None, strawberry.argument(description=SOURCE)]
+OCCURRED_AT = (
+    "When it was true, if that was before now: the age of the contact that is made, so that an older one becomes the"
+    " primary."
+)
+OccurredAt = Annotated[datetime | None, strawberry.argument(description=OCCURRED_AT)]
+
+
+@strawberry.input(description="What is known of one customer: 1 to 16 identifiers.")
 class IdentifyInput:
     email: str | None = strawberry.field(
         default=UNSET, description="Blank, or a word like `null`, counts as not given."
@@ -67,6 +86,22 @@ class IdentifyInput:
     phone_number: PhoneNumber | None = strawberry.field(
         default=UNSET, description="Blank, or a word like `null`, counts as not given."
     )
+    identifiers: list[IdentifierInput] | None = strawberry.field(
+        default=UNSET, description="Identifiers of any kind; at most 16 with the email and the phone number."
+    )
+    source: str | None = strawberry.field(default=UNSET, description=SOURCE)
+    occurred_at: datetime | None = strawberry.field(default=UNSET, description=OCCURRED_AT)
+
+    @property
+    def given(self) -> Given:
+        """What the item brings."""
+        return Given(
+            given(self.email),
+            given(self.phone_number),
+            given_pairs(self.identifiers),
+            given(self.source),
+            given(self.occurred_at),
+        )
 
 
 @strawberry.type(description="Why an item failed; the others are not concerned.")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import datetime
 from typing import Annotated, Any, NewType, TypeVar
 
 import strawberry
 from graphql import BooleanValueNode, FloatValueNode, GraphQLError, IntValueNode, StringValueNode, ValueNode
 
+from identity_graphql.api.moments import moment
 from identity_graphql.domain.contacts import PROVISIONAL
 from identity_graphql.domain.events import PROVISIONAL_SEQ
 from identity_graphql.domain.history import Moment
@@ -16,44 +18,45 @@ from identity_graphql.errors import InvalidInput, Problem
 T = TypeVar("T")
 
 PhoneNumber = NewType("PhoneNumber", object)
+IdentifierValue = NewType("IdentifierValue", object)
 
 LONGEST_NUMBER = 100  # characters; far above any id, and below what Python refuses to read
 
 
-def _phone_number(value: object) -> object:
-    """Any single value: whether it can be a phone number is decided where it can fail alone."""
-    if isinstance(value, str | int | float):
-        return value
-    raise GraphQLError(
-        "PhoneNumber takes a string or an integer.",
-        extensions={"code": "BAD_USER_INPUT", "field": "phoneNumber"},
-    )
+def _text_or_number(name: str, field: str) -> tuple[Callable[[object], object], Callable[..., object]]:
+    """How any single value is read, from a variable and from a document: whether it can be what is wanted is decided
+    where it can fail alone."""
+
+    def value(given: object) -> object:
+        if isinstance(given, str | int | float):
+            return given
+        extensions = {"code": "BAD_USER_INPUT", "field": field}
+        raise GraphQLError(f"{name} takes a string or an integer.", extensions=extensions)
+
+    def literal(node: ValueNode, variables: dict[str, Any] | None = None) -> object:
+        if isinstance(node, StringValueNode):
+            return node.value
+        if isinstance(node, IntValueNode):
+            return int(node.value)
+        if isinstance(node, BooleanValueNode):
+            return node.value
+        if isinstance(node, FloatValueNode):
+            return float(node.value)
+        return value(None)
+
+    return value, literal
 
 
-def _phone_number_literal(node: ValueNode, variables: dict[str, Any] | None = None) -> object:
-    if isinstance(node, StringValueNode):
-        return node.value
-    if isinstance(node, IntValueNode):
-        return int(node.value)
-    if isinstance(node, BooleanValueNode):
-        return node.value
-    if isinstance(node, FloatValueNode):
-        return float(node.value)
-    return _phone_number(None)
+_phone_number, _phone_number_literal = _text_or_number("PhoneNumber", "phoneNumber")
+_identifier_value, _identifier_value_literal = _text_or_number("IdentifierValue", "identifiers")
 
 
 def _moment(value: object) -> datetime:
-    """A moment with its offset from UTC: without one it would be read as another time elsewhere."""
     try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-        if moment is not None and moment.tzinfo is not None:
-            return moment.astimezone(UTC)
-    except (ValueError, OverflowError):  # no moment; one before the year 1 or after the year 9999
-        pass
-    raise GraphQLError(
-        "A moment must be ISO 8601 with its offset from UTC, such as 2026-01-31T09:30:00Z.",
-        extensions={"code": "BAD_USER_INPUT"},
-    )
+        return moment(value)
+    except ValueError as error:
+        message = f"{str(error)[0].upper()}{str(error)[1:]}."
+        raise GraphQLError(message, extensions={"code": "BAD_USER_INPUT"}) from None
 
 
 SCALARS: dict[object, Any] = {
@@ -62,6 +65,12 @@ SCALARS: dict[object, Any] = {
         description='A phone number, as a string or an integer: "+1 555 0100", "5550100" or 5550100.',
         parse_value=_phone_number,
         parse_literal=_phone_number_literal,
+    ),
+    IdentifierValue: strawberry.scalar(
+        name="IdentifierValue",
+        description='The value of an identifier, as a string or an integer: "A-42" or 42.',
+        parse_value=_identifier_value,
+        parse_literal=_identifier_value_literal,
     ),
     datetime: strawberry.scalar(
         name="DateTime",

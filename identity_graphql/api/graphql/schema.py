@@ -19,10 +19,28 @@ from identity_graphql.api.graphql.connections import (
     page_size,
     position_of,
 )
-from identity_graphql.api.graphql.contacts import Cluster, Contact, WithheldPair
+from identity_graphql.api.graphql.contacts import Cluster, Contact, WithheldPair, WithheldReason, withheld_filter
 from identity_graphql.api.graphql.context import Info, Preview
+from identity_graphql.api.graphql.finding import ClusterOrder, Statistics, SuspiciousCluster
 from identity_graphql.api.graphql.history import Ban, Event, EventKind, Explanation, event_filter
-from identity_graphql.api.graphql.identify import IdentifyInput, IdentifyItem, IdentifyPayload
+from identity_graphql.api.graphql.identifiers import (
+    IdentifierArgument,
+    IdentifierInput,
+    IdentifierKind,
+    SubjectInput,
+    given_pairs,
+    identifiers_of,
+    pair_of,
+    subject_of,
+)
+from identity_graphql.api.graphql.identify import (
+    Identifiers,
+    IdentifyInput,
+    IdentifyItem,
+    IdentifyPayload,
+    OccurredAt,
+    Said,
+)
 from identity_graphql.api.graphql.scalars import (
     SCALARS,
     AnyContactId,
@@ -37,27 +55,38 @@ from identity_graphql.api.graphql.scalars import (
 )
 from identity_graphql.api.graphql.stewardship import (
     Actor,
+    BlockedIdentifier,
     DryRun,
     ExpectedOtherVersion,
     ExpectedVersion,
-    IdentifierInput,
     Reason,
     StewardPayload,
-    SubjectInput,
     command,
-    identifiers_of,
 )
+from identity_graphql.domain.counts import LEAST
 from identity_graphql.domain.decide import Command, VerbResult
+from identity_graphql.domain.identifiers import Given
 from identity_graphql.domain.reconcile import Decision
 from identity_graphql.errors import IdentityError, InvalidInput, Problem
 from identity_graphql.observability import note
 from identity_graphql.services.stewardship import StewardService
 
+BlockedArgument = Annotated[
+    IdentifierInput,
+    strawberry.argument(description="The identifier. `expectedVersion` is of the cluster that has it; 0 if none has."),
+]
 Kinds = Annotated[
     list[EventKind] | None, strawberry.argument(description="What was done: one of these. All kinds, if left out.")
 ]
 LoggedActor = Annotated[
     str | None, strawberry.argument(description="Who did it, exactly as it is logged. Requests have no actor.")
+]
+QueueReason = Annotated[
+    WithheldReason | None, strawberry.argument(description="What kept them back. Both, if left out.")
+]
+QueueKind = Annotated[str | None, strawberry.argument(description="The kind whose limit kept them back.")]
+WithheldIdentifiers = Annotated[
+    list[IdentifierInput], strawberry.argument(description="The two identifiers of the pair, in any order.")
 ]
 Since = Annotated[datetime | None, strawberry.argument(description="At this moment or later.")]
 Until = Annotated[datetime | None, strawberry.argument(description="Before this moment.")]
@@ -87,8 +116,8 @@ class Query:
         return Contact.from_domain(seen, None, history) if seen else None
 
     @strawberry.field(
-        description="The customer who has a contact, an email or a phone number: exactly one of the three. Null if"
-        " nobody has it; the error GONE if the contact was deleted."
+        description="The customer who has a contact or an identifier: exactly one of the four. Null if nobody has it;"
+        " the error GONE if the contact was deleted."
     )
     async def cluster(
         self,
@@ -96,19 +125,23 @@ class Query:
         id: AnyContactId = UNSET,
         email: EmailArgument = UNSET,
         phone_number: PhoneNumberArgument = UNSET,
+        identifier: IdentifierArgument = UNSET,
         as_of: AsOf = UNSET,
         as_of_seq: AsOfSeq = UNSET,
     ) -> Cluster | None:
-        contact_id = None if given(id) is None else number_of(str(id))
-        moment = moment_of(as_of, as_of_seq)
         service = info.context.service
+        subject = subject_of(id, email, phone_number, identifier, service.normalisation)
+        moment = moment_of(as_of, as_of_seq)
         if moment is None:
-            found = await service.cluster(contact_id=contact_id, email=given(email), phone_number=given(phone_number))
+            found = await service.cluster(subject)
             return Cluster.from_domain(found) if found else None
-        subject = service.subject(contact_id, email=given(email), phone_number=given(phone_number))
         history, home = await info.context.history.of(subject, moment)
         info.context.charge(len(history.events))
         return None if home is None else Cluster.from_domain(history.cluster(home), history)
+
+    @strawberry.field(description="The kinds of identifiers that requests may bring, in order of priority.")
+    def identifier_kinds(self, info: Info) -> list[IdentifierKind]:
+        return [IdentifierKind.from_domain(kind) for kind in info.context.service.normalisation.kinds.kinds]
 
     @strawberry.field(description="All live contacts, by id.")
     async def contacts(self, info: Info, first: First = DEFAULT_PAGE, after: After = UNSET) -> Connection[Contact]:
@@ -117,7 +150,7 @@ class Query:
         nodes = [Contact.from_domain(contact) for contact in found]
         return Connection.of(nodes, [contact.id for contact in found], first=size, after=cursor)
 
-    @strawberry.field(description="All clusters, by the id of their primary.")
+    @strawberry.field(description="All clusters, by the id of their primary; or the largest, or those changed last.")
     async def clusters(
         self,
         info: Info,
@@ -125,8 +158,28 @@ class Query:
         after: After = UNSET,
         as_of: AsOf = UNSET,
         as_of_seq: AsOfSeq = UNSET,
+        order_by: Annotated[ClusterOrder, strawberry.argument(description="In which order.")] = ClusterOrder.ID,
+        min_size: Annotated[
+            int | None,
+            strawberry.argument(description="With SIZE_DESC alone: only those with so many contacts, 10 or more."),
+        ] = UNSET,
     ) -> Connection[Cluster]:
         size, cursor, moment = page_size(first), given(after), moment_of(as_of, as_of_seq)
+        least = given(min_size)
+        if least is not None and order_by is not ClusterOrder.SIZE_DESC:
+            raise InvalidInput(Problem("minSize", "minSize goes with orderBy: SIZE_DESC alone"))
+        if moment is not None and order_by is not ClusterOrder.ID:
+            raise InvalidInput(Problem("orderBy", "The clusters of an earlier time are listed by id alone"))
+        if order_by is ClusterOrder.SIZE_DESC:
+            count, primary_id = key_of(cursor, 2)
+            largest = await info.context.finding.largest(
+                least_size=LEAST if least is None else least, after=(count, primary_id), limit=size + 1
+            )
+            nodes = [Cluster.from_domain(cluster) for cluster in largest]
+            keys = [(cluster.size, cluster.primary.id) for cluster in largest]
+            return Connection.of(nodes, keys, first=size, after=cursor)
+        if order_by is ClusterOrder.CHANGED_AT_DESC:
+            return await _last_changed(info, size, cursor)
         last = position_of(cursor)
         if moment is None:
             found = await info.context.service.page_of_clusters(after=last, limit=size + 1)
@@ -137,6 +190,23 @@ class Query:
             )
             nodes = [Cluster.from_domain(history.cluster(home), history) for history, home in past]
         return Connection.of(nodes, [node.entity.primary.id for node in nodes], first=size, after=cursor)
+
+    @strawberry.field(
+        description="Customers who have more of something than they should: than the limit of a kind, or than the"
+        " setting SUSPICIOUS_SIZE has contacts; the largest first, one entry for everything they have too much of."
+    )
+    async def suspicious_clusters(
+        self, info: Info, first: First = DEFAULT_PAGE, after: After = UNSET
+    ) -> Connection[SuspiciousCluster]:
+        size, cursor = page_size(first), given(after)
+        place, count, primary_id = key_of(cursor, 3)
+        found = await info.context.finding.suspicious(after=(place, count, primary_id), limit=size + 1)
+        nodes = [SuspiciousCluster.from_domain(one) for one in found]
+        return Connection.of(nodes, [one.place for one in found], first=size, after=cursor)
+
+    @strawberry.field(description="How much there is.")
+    async def statistics(self, info: Info) -> Statistics:
+        return Statistics.from_domain(await info.context.finding.statistics())
 
     @strawberry.field(
         description="Why two contacts or identifiers are one customer: the shortest chain of evidence between them; or"
@@ -182,20 +252,36 @@ class Query:
             event_filter(given(kinds), given(actor), given(since), given(until)),
             after=position_of(cursor),
             limit=size + 1,
-            charge=info.context.charge,
         )
-        nodes = [Event.from_domain(event, kept_from=there, undone_by=undo) for event, undo, there in found]
+        nodes = [Event.from_domain(event, undone_by=undo) for event, undo in found]
         return Connection.of(nodes, [logged.event.seq for logged in found], first=size, after=cursor)
 
     @strawberry.field(
-        description="What bans keep back, or kept back and nobody decided on since, for a steward to look through: the"
-        " pairs that wait, by event."
+        description="The review queue: what bans and limits kept back and nobody decided on since, the oldest first."
+        " `acceptWithheld` and `rejectWithheld` decide."
     )
-    async def withheld(self, info: Info, first: First = DEFAULT_PAGE, after: After = UNSET) -> Connection[WithheldPair]:
+    async def withheld(
+        self,
+        info: Info,
+        first: First = DEFAULT_PAGE,
+        after: After = UNSET,
+        reason: QueueReason = UNSET,
+        limit_kind: QueueKind = UNSET,
+    ) -> Connection[WithheldPair]:
         size, cursor = page_size(first), given(after)
-        found = await info.context.history.page_of_withheld(after=position_of(cursor), limit=size + 1)
+        seq, behind = last = key_of(cursor, 2)
+        wanted = withheld_filter(given(reason), given(limit_kind))
+        found = await info.context.history.page_of_withheld(wanted, after=(seq, behind), limit=size + 1)
         nodes = [WithheldPair.from_domain(pair, withheld) for pair, withheld in found]
-        return Connection.of(nodes, [withheld.seq for _, withheld in found], first=size, after=cursor)
+        keys: list[tuple[int, ...]] = []
+        for _, withheld in found:
+            before = keys[-1] if keys else last
+            keys.append((withheld.seq, before[1] + 1 if before[0] == withheld.seq else 1))
+        return Connection.of(nodes, keys, first=size, after=cursor)
+
+    @strawberry.field(description="How long the review queue is; at most 10,000 are counted.")
+    async def withheld_count(self, info: Info, reason: QueueReason = UNSET, limit_kind: QueueKind = UNSET) -> int:
+        return await info.context.history.count_withheld(withheld_filter(given(reason), given(limit_kind)))
 
     @strawberry.field(description="All bans, by the event that decided so.")
     async def bans(self, info: Info, first: First = DEFAULT_PAGE, after: After = UNSET) -> Connection[Ban]:
@@ -204,6 +290,29 @@ class Query:
         found = await info.context.history.page_of_bans(after=(contact_id, other_id, seq), limit=size + 1)
         nodes = [Ban.from_domain(ban) for ban in found]
         return Connection.of(nodes, [(seq, *contacts) for *contacts, seq in found], first=size, after=cursor)
+
+    @strawberry.field(description="All identifiers that are blocked, by the event that decided so.")
+    async def blocked_identifiers(
+        self, info: Info, first: First = DEFAULT_PAGE, after: After = UNSET
+    ) -> Connection[BlockedIdentifier]:
+        size, cursor = page_size(first), given(after)
+        found = await info.context.history.page_of_blocked(after=position_of(cursor), limit=size + 1)
+        nodes = [BlockedIdentifier.from_domain(identifier, seq) for identifier, seq in found]
+        return Connection.of(nodes, [seq for _, seq in found], first=size, after=cursor)
+
+
+async def _last_changed(info: Info, size: int, cursor: str | None) -> Connection[Cluster]:
+    """One page of the clusters by their last events, going back. What was listed before and changed since, comes not
+    again."""
+    before, behind = key_of(cursor, 2)
+    upto = before + 1 if behind else before
+    found = await info.context.finding.last_changed(before=upto, limit=size + 1 + behind)
+    found = [one for place, one in enumerate(found) if one[0] != before or place >= behind]
+    keys: list[tuple[int, ...]] = []
+    for seq, _ in found:
+        last = keys[-1] if keys else (before, behind)
+        keys.append((seq, last[1] + 1 if last[0] == seq else 1))
+    return Connection.of([Cluster.from_domain(cluster) for _, cluster in found], keys, first=size, after=cursor)
 
 
 def about_one_contact(verb: Callable[[StewardService, int, Command], Awaitable[VerbResult]], description: str) -> Any:
@@ -230,18 +339,22 @@ def about_one_contact(verb: Callable[[StewardService, int, Command], Awaitable[V
 )
 class Mutation:
     @strawberry.mutation(
-        description="Link an email, a phone number, or both to their customer, and answer with all that is known of"
-        " that customer. What is known already changes nothing."
+        description="Link 1 to 16 identifiers, such as an email and a phone number, to their customer, and answer with"
+        " all that is known of that customer. What is known already changes nothing."
     )
     async def identify(
         self,
         info: Info,
         email: EmailArgument = UNSET,
         phone_number: PhoneNumberArgument = UNSET,
+        identifiers: Identifiers = UNSET,
+        source: Said = UNSET,
+        occurred_at: OccurredAt = UNSET,
         dry_run: DryRun = False,
     ) -> IdentifyPayload:
         identify = info.context.service.preview if dry_run else info.context.service.identify
-        decision = await identify(email=given(email), phone_number=given(phone_number))
+        pairs = given_pairs(identifiers)
+        decision = await identify(Given(given(email), given(phone_number), pairs, given(source), given(occurred_at)))
         return IdentifyPayload.from_domain(decision, Preview([decision]) if dry_run else None)
 
     @strawberry.mutation(
@@ -249,9 +362,7 @@ class Mutation:
         " fails does so alone. In a dry run, each sees what those before it would have done."
     )
     async def identify_many(self, info: Info, items: Items, dry_run: DryRun = False) -> list[IdentifyItem]:
-        results = await info.context.service.identify_many(
-            [(given(item.email), given(item.phone_number)) for item in items], dry_run=dry_run
-        )
+        results = await info.context.service.identify_many([item.given for item in items], dry_run=dry_run)
         preview = Preview([result for result in results if isinstance(result, Decision)]) if dry_run else None
         for result in results:
             if isinstance(result, IdentityError):
@@ -371,6 +482,42 @@ class Mutation:
         )
         return StewardPayload.from_domain(result)
 
+    @strawberry.mutation(
+        description="Link what is withheld, in spite of the limit, or of the ban, lifted for the two customers."
+        " What nobody has yet comes to the other's customer."
+    )
+    async def accept_withheld(
+        self,
+        info: Info,
+        identifiers: WithheldIdentifiers,
+        actor: Actor,
+        reason: Reason,
+        expected_version: ExpectedVersion = UNSET,
+        expected_other_version: ExpectedOtherVersion = UNSET,
+        dry_run: DryRun = False,
+    ) -> StewardPayload:
+        wanted = command(actor, reason, expected_version, dry_run, expected_other_version)
+        pair = pair_of(identifiers, info.context.service.normalisation)
+        return StewardPayload.from_domain(await info.context.steward.accept_withheld(pair, wanted))
+
+    @strawberry.mutation(
+        description="Ban what is withheld for good: the pair, and its two customers from each other. All that waits"
+        " between the two leaves the queue."
+    )
+    async def reject_withheld(
+        self,
+        info: Info,
+        identifiers: WithheldIdentifiers,
+        actor: Actor,
+        reason: Reason,
+        expected_version: ExpectedVersion = UNSET,
+        expected_other_version: ExpectedOtherVersion = UNSET,
+        dry_run: DryRun = False,
+    ) -> StewardPayload:
+        wanted = command(actor, reason, expected_version, dry_run, expected_other_version)
+        pair = pair_of(identifiers, info.context.service.normalisation)
+        return StewardPayload.from_domain(await info.context.steward.reject_withheld(pair, wanted))
+
     delete_contact = about_one_contact(
         StewardService.delete_contact,
         "Delete a contact, and the evidence that it brought. Its cluster falls apart if it must; the part with the"
@@ -386,7 +533,7 @@ class Mutation:
     )
 
     @strawberry.mutation(
-        description="Erase one email or phone number wherever it stands, in the log as well. It cannot be undone."
+        description="Erase one identifier wherever it stands, in the log as well. It cannot be undone."
         " Backups are outside."
     )
     async def erase_identifier(
@@ -396,14 +543,58 @@ class Mutation:
         reason: Reason,
         email: EmailArgument = UNSET,
         phone_number: PhoneNumberArgument = UNSET,
+        identifier: IdentifierArgument = UNSET,
         expected_version: ExpectedVersion = UNSET,
         dry_run: DryRun = False,
     ) -> StewardPayload:
-        found = identifiers_of(given(email), given(phone_number), info.context.service.normalisation)
+        rules = info.context.service.normalisation
+        found = identifiers_of(given(email), given(phone_number), given(identifier), rules)
         if len(found) != 1:
-            raise InvalidInput(Problem("root", "Exactly one of email or phoneNumber must be provided"))
+            raise InvalidInput(Problem("root", "Exactly one of email, phoneNumber or identifier must be provided"))
         wanted = command(actor, reason, expected_version, dry_run)
         return StewardPayload.from_domain(await info.context.steward.erase_identifier(found[0], wanted))
+
+    @strawberry.mutation(
+        description="From now on an identifier says nothing about who somebody is: a shared phone number, a test email."
+        " A request that brings it is answered as if it had not been given, with the warning BLOCKED_VALUE. Whoever has"
+        " it keeps it."
+    )
+    async def block_identifier(
+        self,
+        info: Info,
+        identifier: BlockedArgument,
+        actor: Actor,
+        reason: Reason,
+        retract: Annotated[
+            bool,
+            strawberry.argument(
+                description="Whether it is taken from whoever has it, and is no evidence any more: what it alone held"
+                " together falls apart. `clusters` are all that result."
+            ),
+        ] = False,
+        expected_version: ExpectedVersion = UNSET,
+        dry_run: DryRun = False,
+    ) -> StewardPayload:
+        found = identifier.identifier("identifier", info.context.service.normalisation)
+        wanted = command(actor, reason, expected_version, dry_run)
+        return StewardPayload.from_domain(await info.context.steward.block_identifier(found, wanted, retract=retract))
+
+    @strawberry.mutation(
+        description="From now on an identifier that was blocked counts again. What was retracted stays so: to bring it"
+        " back, undo the block."
+    )
+    async def unblock_identifier(
+        self,
+        info: Info,
+        identifier: BlockedArgument,
+        actor: Actor,
+        reason: Reason,
+        expected_version: ExpectedVersion = UNSET,
+        dry_run: DryRun = False,
+    ) -> StewardPayload:
+        found = identifier.identifier("identifier", info.context.service.normalisation)
+        wanted = command(actor, reason, expected_version, dry_run)
+        return StewardPayload.from_domain(await info.context.steward.unblock_identifier(found, wanted))
 
 
 def build_schema() -> strawberry.Schema:

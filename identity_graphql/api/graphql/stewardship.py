@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import strawberry
-from strawberry import ID, UNSET
+from strawberry import ID
 
 from identity_graphql.api.graphql.contacts import Cluster, Contact
+from identity_graphql.api.graphql.context import Info
 from identity_graphql.api.graphql.history import Event, PairStanding, WithheldBy
 from identity_graphql.api.graphql.identifiers import Identifier as ShownIdentifier
-from identity_graphql.api.graphql.scalars import PhoneNumber, given, id_of, number_of
+from identity_graphql.api.graphql.scalars import given, id_of
 from identity_graphql.domain import bans
 from identity_graphql.domain import state as domain
 from identity_graphql.domain.decide import Command, VerbResult
 from identity_graphql.domain.erasure import is_token
 from identity_graphql.domain.history import ClusterHistory
-from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, Identifier, Normalisation
-from identity_graphql.errors import InvalidInput, Problem
+from identity_graphql.domain.identifiers import Identifier
 
 Actor = Annotated[str, strawberry.argument(description="Who does it. The log keeps it.")]
 Reason = Annotated[str, strawberry.argument(description="Why. The log keeps it.")]
@@ -47,53 +46,6 @@ def command(
     return Command(actor, reason, given(expected_version), given(expected_other_version), dry_run)
 
 
-@strawberry.input(
-    description="A contact, or an identifier, which stands for the contact that claims it: one of the three."
-)
-class SubjectInput:
-    contact_id: ID | None = strawberry.field(default=UNSET, description="A contact.")
-    email: str | None = strawberry.field(default=UNSET, description="An email.")
-    phone_number: PhoneNumber | None = strawberry.field(default=UNSET, description="A phone number.")
-
-    def subject(self, name: str, normalisation: Normalisation) -> domain.Node:
-        """Which of them. Raises InvalidInput unless it is exactly one."""
-        contact_id = given(self.contact_id)
-        with within(name):
-            identifiers = identifiers_of(given(self.email), given(self.phone_number), normalisation)
-        if (contact_id is not None) + len(identifiers) != 1:
-            raise InvalidInput(Problem(name, f"{name} must have exactly one of contactId, email or phoneNumber."))
-        return identifiers[0] if contact_id is None else number_of(str(contact_id), name)
-
-
-@contextmanager
-def within(name: str) -> Iterator[None]:
-    """Name the fields that are wrong by the path to them: of two ends, it matters which."""
-    try:
-        yield
-    except InvalidInput as error:
-        raise InvalidInput(*(Problem(f"{name}.{p.path}", p.message) for p in error.problems)) from None
-
-
-@strawberry.input(description="An email or a phone number: one of the two.")
-class IdentifierInput:
-    email: str | None = strawberry.field(default=UNSET, description="An email.")
-    phone_number: PhoneNumber | None = strawberry.field(default=UNSET, description="A phone number.")
-
-    def identifier(self, name: str, normalisation: Normalisation) -> Identifier:
-        """Which of them. Raises InvalidInput unless it is exactly one."""
-        with within(name):
-            found = identifiers_of(given(self.email), given(self.phone_number), normalisation)
-        if len(found) != 1:
-            raise InvalidInput(Problem(name, f"{name} must each have exactly one of email or phoneNumber."))
-        return found[0]
-
-
-def identifiers_of(email: object, phone_number: object, normalisation: Normalisation) -> list[Identifier]:
-    """Those of the two that are given."""
-    values = (EMAIL, normalisation.email(email)), (PHONE_NUMBER, normalisation.phone_number(phone_number))
-    return [Identifier(kind, value) for kind, value in values if value is not None]
-
-
 @strawberry.type(description="A contact whose record changed.")
 class ContactChange:
     id: ID = strawberry.field(description="The contact.")
@@ -103,7 +55,7 @@ class ContactChange:
 
 @strawberry.type(description="An identifier that changed hands.")
 class ClaimChange:
-    kind: str = strawberry.field(description="Its kind: `email` or `phone_number`.")
+    kind: str = strawberry.field(description="Its kind.")
     value: str | None = strawberry.field(description="Its value; null if it was erased.")
     before: ID | None = strawberry.field(description="The contact that claimed it; null if nobody did.")
     after: ID | None = strawberry.field(description="The contact that claims it, or would; null for nobody.")
@@ -130,6 +82,29 @@ class BondChange:
     )
 
 
+@strawberry.type(description="An identifier that was blocked, or is no longer.")
+class BlockChange:
+    identifier: ShownIdentifier = strawberry.field(description="The identifier.")
+    before: ID | None = strawberry.field(description="The `seq` of the event that had blocked it; null if none had.")
+    blocked: bool = strawberry.field(description="Whether it is blocked afterwards.")
+
+
+@strawberry.type(description="An identifier that counts as not given where a request brings it.")
+class BlockedIdentifier:
+    identifier: ShownIdentifier = strawberry.field(description="The identifier.")
+    seq: strawberry.Private[int]
+
+    @classmethod
+    def from_domain(cls, identifier: Identifier, seq: int) -> BlockedIdentifier:
+        return cls(identifier=ShownIdentifier.from_domain(identifier), seq=seq)
+
+    @strawberry.field(description="The event that blocked it: who, when and why.")
+    async def event(self, info: Info) -> Event:
+        found = await info.context.events.load(self.seq)
+        assert found is not None, "what blocked it is in the log"
+        return Event.from_domain(found)
+
+
 @strawberry.type(description="Every difference between before and after.")
 class Changes:
     contacts: list[ContactChange] = strawberry.field(description="Records that changed or were made.")
@@ -137,6 +112,7 @@ class Changes:
     pairs: list[PairChange] = strawberry.field(description="Evidence that came, went, or was withheld.")
     links: list[BondChange] = strawberry.field(description="Contacts that a steward holds together, or no longer.")
     bans: list[BondChange] = strawberry.field(description="Contacts that are banned from each other, or no longer.")
+    blocked: list[BlockChange] = strawberry.field(description="Identifiers that were blocked, or are no longer.")
 
     @classmethod
     def from_domain(cls, result: VerbResult, afterwards: ClusterHistory | None) -> Changes:
@@ -164,6 +140,14 @@ class Changes:
             ],
             links=_bonds(before.links, rows.links, result.event.seq),
             bans=_bonds(before.bans, rows.bans, result.event.seq),
+            blocked=[
+                BlockChange(
+                    identifier=ShownIdentifier.from_domain(identifier),
+                    before=None if (seq := before.blocked.get(identifier)) is None else ID(str(seq)),
+                    blocked=now is not None,
+                )
+                for identifier, now in rows.blocked
+            ],
         )
 
 
@@ -214,7 +198,9 @@ def _standing(state: domain.State, pair: domain.Pair) -> PairStanding | None:
 def _withheld_by(state: domain.State, pair: domain.Pair) -> WithheldBy | None:
     if pair not in state.withheld:
         return None
-    return WithheldBy.BAN if bans.withholds(state, pair) else WithheldBy.NOTHING
+    if bans.withholds(state, pair):
+        return WithheldBy.BAN
+    return WithheldBy.NOTHING if state.withheld[pair].limit_kind is None else WithheldBy.LIMIT
 
 
 def _bonds(
