@@ -596,3 +596,16 @@ async def test_what_is_withheld_within_one_customer_is_evidence(steward: Steward
     assert await steward.storage.page_of_withheld(WithheldFilter(), after=(0, 0), limit=9) == []
     assert await steward.identifiers() == [{B, "111"}]
     await steward.restore(1)
+
+
+async def test_a_ban_on_a_pair_whose_customers_came_later_is_lifted_with_theirs(steward: Steward) -> None:
+    await steward.requests((A, "111"))
+    await steward.undo(1, then_ban=True)
+    await steward.requests((None, "111"), (A, None))
+    await steward.ban(2, 3)
+
+    await steward.unban(2, 3)
+
+    assert (await steward.state())["withheld"] == {}
+    await steward.identify(A, "111")
+    assert await steward.identifiers() == [{A, "111"}]

@@ -121,7 +121,8 @@ class StewardService:
                 return ResolvedVerb(verbs.UnbanLink(pair=pair), subject=one, about=tuple(known))
             return ResolvedVerb(verbs.UnbanLink(contacts=bond(one, other), rejudge=rejudge), one, other, (one, other))
 
-        return await self._do(known, command, resolve, by_value=pair is not None)
+        # Bans on pairs between them may be of events that another customer had.
+        return await self._do(known, command, resolve, by_value=True)
 
     async def accept_withheld(self, pair: Pair, command: Command) -> VerbResult:
         """Count a pair that is kept back as evidence, in spite of the limit or the ban."""
