@@ -54,7 +54,7 @@ async def test_what_is_blocked_counts_as_not_given_and_is_warned_of(everywhere: 
     assert "111" not in warning.message
     assert decision.event is not None
     assert (decision.event.email, decision.event.phone_number) == (B, None)
-    assert decision.event.raw == {"email": B, "phoneNumber": "111"}
+    assert decision.event.raw == {"email": B}
     assert await everywhere.clusters() == [[1], [2]]
 
 
@@ -449,3 +449,11 @@ async def test_whom_one_number_joined_are_shown_apart_first_and_together_again_e
     await everywhere.undo(result.event.seq)
 
     assert await everywhere.state() == before
+
+
+async def test_what_was_typed_of_a_blocked_value_is_not_kept(everywhere: Steward) -> None:
+    await everywhere.block(P)
+    said = await everywhere.identify(A, "111")
+
+    assert said.event is not None
+    assert said.event.raw == {"email": A}

@@ -13,13 +13,12 @@ from msgspec.structs import replace
 from identity_graphql.domain.changes import Changes
 from identity_graphql.domain.contacts import Contact
 from identity_graphql.domain.events import Event, IdentifyEvent
-from identity_graphql.domain.identifiers import BUILT_IN, EMAIL, PHONE_NUMBER, Identifier
+from identity_graphql.domain.identifiers import BUILT_IN, EMAIL, PHONE_NUMBER, Identifier, raw_without
 from identity_graphql.domain.phone_numbers import LIKE
 from identity_graphql.domain.verbs import Verb
 
 ERASED: Final = "erased:"
 """Every token begins with it. No email or phone number does: it has no @, and letters."""
-RAW = {EMAIL: "email", PHONE_NUMBER: "phoneNumber"}
 SHORTEST_MENTION = 5
 """characters of a value that is looked for in the texts of people, unless it is an email or a phone number"""
 
@@ -72,7 +71,7 @@ def rewritten(event: Event, tokens: Tokens) -> Event:
             # In the order of before: that is how they are judged again.
             others=tuple(_tokenised(identifier, tokens) for identifier in event.others),
             kept_back=tuple(replace(kept, identifier=_tokenised(kept.identifier, tokens)) for kept in event.kept_back),
-            raw=_raw_without(event.raw, erased),
+            raw=raw_without(event.raw, erased),
             request_id=None if erased else event.request_id,
         )
     verb = msgspec.convert(_replaced(_document(event.verb), tokens), Verb)
@@ -86,14 +85,6 @@ def rewritten(event: Event, tokens: Tokens) -> Event:
 def replaced(changes: Changes, values: Mapping[Identifier, str]) -> Changes:
     """Returns the changes with other values for these identifiers: tokens for values, or values for tokens."""
     return msgspec.convert(_replaced(_document(changes), values), Changes)
-
-
-def _raw_without(raw: Mapping[str, Any], kinds: Collection[str]) -> dict[str, Any]:
-    """What was typed, without all that was of these kinds."""
-    left = {name: value for name, value in raw.items() if name not in {RAW[kind] for kind in kinds if kind in RAW}}
-    if "identifiers" in left:
-        left["identifiers"] = [[kind, value] for kind, value in left["identifiers"] if kind not in kinds]
-    return left
 
 
 def _tokenised(identifier: Identifier, tokens: Tokens) -> Identifier:

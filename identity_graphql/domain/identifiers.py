@@ -137,8 +137,22 @@ class Details(Struct, frozen=True):
         left = tuple(identifier for identifier in self.identifiers if identifier not in blocked)
         if len(left) == len(self.identifiers):
             return self
-        fields = (field_of(identifier.kind) for identifier in self.identifiers if identifier in blocked)
-        return replace(self, identifiers=left, blocked=tuple(dict.fromkeys(fields)))
+        kinds = {identifier.kind: None for identifier in self.identifiers if identifier in blocked}
+        # The log is to keep nothing that an erasure of the value would not find by what counted.
+        raw = raw_without(self.raw, kinds)
+        return replace(self, identifiers=left, raw=raw, blocked=tuple(dict.fromkeys(map(field_of, kinds))))
+
+
+RAW: Mapping[str, str] = {EMAIL: "email", PHONE_NUMBER: "phoneNumber"}
+"""The names under which `Details.raw` has what was typed for the built-in kinds."""
+
+
+def raw_without(raw: Mapping[str, Any], kinds: Collection[str]) -> dict[str, Any]:
+    """Returns what was typed, without all that was of these kinds."""
+    left = {name: value for name, value in raw.items() if name not in {RAW[kind] for kind in kinds if kind in RAW}}
+    if "identifiers" in left:
+        left["identifiers"] = [[kind, value] for kind, value in left["identifiers"] if kind not in kinds]
+    return left
 
 
 class Normalisation(Struct, frozen=True):

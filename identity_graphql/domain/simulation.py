@@ -16,8 +16,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from identity_graphql.domain.erasure import RAW
-from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, Given, Identifier, Normalisation
+from identity_graphql.domain.identifiers import EMAIL, PHONE_NUMBER, RAW, Given, Identifier, Normalisation
 from identity_graphql.domain.joining import KeptBack, everything, joining
 from identity_graphql.errors import InvalidInput, Problem
 
