@@ -243,7 +243,7 @@ _MORE = """  RETURNING seq
     CAST(:count_primary_id AS bigint[]), CAST(:count_kind AS text[]), CAST(:count_count AS bigint[])
   ) AS given (primary_id, kind, count)
   WHERE cluster_count.primary_id = ANY (CAST(:count_primary_id AS bigint[])) AND given.count IS NULL
-    AND cluster_count.primary_id + 0 = given.primary_id AND cluster_count.kind = given.kind
+    AND cluster_count.primary_id + 0 = given.primary_id AND cluster_count.kind || '' = given.kind
 ), marked AS (
   INSERT INTO event_contact (contact_id, seq)
   SELECT coalesce(created.id, given.contact_id), seqs[given.event]

@@ -45,7 +45,7 @@ def padded(values: Sequence[T], nothing: T) -> list[T]:
     return [*values, *[values[-1]] * (length - len(values))]
 
 
-def on_identifiers(table: sa.Table, kinds: int = 1) -> sa.ColumnElement[bool]:
+def on_identifiers(table: sa.Table, kinds: int = 2) -> sa.ColumnElement[bool]:
     """Whether a claim is on one of the identifiers that are given, so many kinds, each with a list of its own
     (`by_kind`, `listed_by_kind`).
 
@@ -64,7 +64,8 @@ def by_kind(identifiers: Iterable[Identifier], most: int) -> Iterator[dict[str, 
     """The parameters of `on_identifiers` for one kind after the other, in pieces of so many values."""
     for kind, values in _values_by_kind(identifiers).items():
         for start in range(0, len(values), most):
-            yield {"kind0": kind, "values0": padded(values[start : start + most], "")}
+            # The second is no kind, and there for the OR (`on_identifiers`).
+            yield {"kind0": kind, "values0": padded(values[start : start + most], ""), "kind1": "", "values1": [""]}
 
 
 def listed_by_kind(identifiers: Iterable[Identifier]) -> dict[str, Any]:
